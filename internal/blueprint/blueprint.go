@@ -1,0 +1,128 @@
+// Package blueprint is the folder that a team brings: dayfly.yaml, templates,
+// Puppet code, deploy script, checks and suites. It reads and judges them; it
+// must not know clouds, stores or how anything is carried out.
+package blueprint
+
+import "time"
+
+// File is the name of the blueprint's description.
+const File = "dayfly.yaml"
+
+// Blueprint is a dayfly.yaml that was read without an error.
+type Blueprint struct {
+	Name         string
+	Image        Image
+	Release      Release
+	Handoff      Handoff
+	Foundation   string // template's path in the folder, default foundation.yaml; "" when Fleet holds everything
+	Fleet        string // template's path, default fleet.yaml
+	Parameters   ParameterNames
+	Environments map[string]Environment
+	Pipeline     []Stage
+}
+
+// Image says how the machine image is made.
+type Image struct {
+	Base   string // debian-12, debian-12-slim, an ami-… or an SSM parameter's name
+	Puppet Puppet
+	Verify []string // checks, paths in the folder: scripts (goss files with .yaml)
+	Type   string   // instance type of the builder, default t3.medium
+	Role   string   // role of the nodes, default the blueprint's name
+	Boot   string   // armed (default) or puppet
+}
+
+// Puppet is where the catalog comes from: Code (a folder with manifests/,
+// modules/, data/, hiera.yaml) or Server.
+type Puppet struct {
+	Code        string
+	Server      string // host:port
+	Environment string
+	Role        string
+	MaxRuns     int           // runs until one changes nothing, default 5
+	Deadline    time.Duration // for all runs, default 30m
+}
+
+// Release says where the user's code comes from.
+type Release struct {
+	Box    string // https://…, http://…, s3://…, file:///…
+	Follow string // "latest" (default) or an artifact's name
+}
+
+// Handoff is the user's own deploy script and what it starts.
+type Handoff struct {
+	Run      string        // path in the folder, such as deploy/deploy
+	Service  string        // command that the agent keeps running; "" when the script started one itself
+	User     string        // user of the service, default root
+	Ready    string        // http://:PORT/PATH or tcp://:PORT on the instance
+	Deadline time.Duration // from boot to ready, default 10m
+}
+
+// ParameterNames are the template parameters that Dayfly passes its values in,
+// by what they mean; a template that lacks an optional one does not get it.
+type ParameterNames struct {
+	Image         string // ImageId
+	ReleaseURL    string // ReleaseUrl: the box's address
+	ReleaseMirror string // ReleaseMirror: s3://bucket/key
+	ReleaseDigest string // ReleaseDigest
+	Size          string // Size
+	MaxSize       string // MaxSize
+	Environment   string // Environment
+	Generation    string // Generation
+	Bucket        string // Bucket: Dayfly's own, for reports
+}
+
+// Replace is a strategy.
+type Replace string
+
+// Recreate makes a whole new generation, moves traffic, deletes the old one.
+const Recreate Replace = "recreate"
+
+// Environment is a purpose with its size and life.
+type Environment struct {
+	Name       string
+	Size       int
+	Zones      int           // default 3
+	Lease      time.Duration // default 24h
+	Replace    Replace
+	Image      string            // channel, default <name>/candidate
+	Parameters map[string]string // for both templates, where they have them
+}
+
+// Stage of a pipeline: suites side by side, a gate, or a deploy.
+type Stage struct {
+	Name   string
+	Suites []Suite
+	Gate   string // who approves
+	Deploy string // environment
+}
+
+// Suite is a test suite with an environment of its own.
+type Suite struct {
+	Name       string
+	Run        string // path in the folder
+	Manual     string // what a person does
+	Size       int    // default 3
+	Lease      time.Duration
+	Timeout    time.Duration // default 30m
+	Parameters map[string]string
+}
+
+// Problem is one thing that is wrong in a blueprint, with its position.
+type Problem struct {
+	File         string `json:"file"`
+	Line, Column int    // from 1; 0 = the whole file
+	Message      string `json:"message"`
+	Hint         string `json:"hint,omitempty"`
+	Warning      bool   `json:"warning,omitempty"`
+}
+
+/*
+In the files beside this one:
+
+	Load(fsys fs.FS) (*Blueprint, []Problem, error)  // parse and check dayfly.yaml and that every named file is there
+	Check(fsys fs.FS) []Problem                      // Load + templates + what a fleet template lacks (hook lines printed)
+	Pack(fsys fs.FS, w io.Writer) (digest string, err error)  // deterministic tar of the files that matter, with limits
+	Unpack(r io.Reader, dir string) error
+	Scaffold(dir, name string) error                 // `dayfly init`
+	(*Problem).String: file:line:column: message (hint)
+*/

@@ -1,0 +1,326 @@
+package blueprint
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/url"
+	"path"
+	"regexp"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/goccy/go-yaml"
+	"github.com/goccy/go-yaml/ast"
+	"github.com/goccy/go-yaml/parser"
+)
+
+// maxFile is the largest dayfly.yaml that is read, in bytes.
+const maxFile = 256 << 10
+
+const (
+	day       = 24 * time.Hour
+	maxLease  = 365 * day
+	maxSuites = 200
+)
+
+var nameForm = regexp.MustCompile(`^[a-z][a-z0-9-]{0,30}[a-z0-9]$`)
+
+// String is the problem as compilers print it.
+func (p Problem) String() string {
+	s := p.File
+	if p.Line > 0 {
+		s += ":" + strconv.Itoa(p.Line) + ":" + strconv.Itoa(p.Column)
+	}
+	if p.Warning {
+		s += ": warning"
+	}
+	s += ": " + p.Message
+	if p.Hint != "" {
+		s += " (" + p.Hint + ")"
+	}
+	return s
+}
+
+// Load reads dayfly.yaml and checks that every file that it names is there.
+// The blueprint is nil when a problem is more than a warning; err is only for
+// folders that cannot be read.
+func Load(fsys fs.FS) (*Blueprint, []Problem, error) {
+	raw, err := fs.ReadFile(fsys, File)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, []Problem{{File: File, Message: "there is no dayfly.yaml in this folder", Hint: "dayfly init DIR makes a blueprint that works"}}, nil
+	}
+	if err != nil {
+		return nil, nil, fmt.Errorf("read %s: %w", File, err)
+	}
+	if len(raw) > maxFile {
+		return nil, []Problem{{File: File, Message: fmt.Sprintf("the file has %d bytes; the limit is %d", len(raw), maxFile)}}, nil
+	}
+	r := &reader{file: File, at: map[string]ast.Node{}}
+	b := r.parse(raw)
+	if b != nil {
+		r.files(fsys, b)
+	}
+	for _, p := range r.problems {
+		if !p.Warning {
+			return nil, r.problems, nil
+		}
+	}
+	return b, r.problems, nil
+}
+
+func (r *reader) parse(raw []byte) *Blueprint {
+	f, err := parser.ParseBytes(raw, 0)
+	if err != nil {
+		p := Problem{File: File, Message: "this is not YAML: " + err.Error()}
+		var se *yaml.SyntaxError
+		if errors.As(err, &se) && se.Token != nil {
+			p.Message, p.Line, p.Column = "this is not YAML: "+se.Message, se.Token.Position.Line, se.Token.Position.Column
+		}
+		r.problems = append(r.problems, p)
+		return nil
+	}
+	if len(f.Docs) != 1 || f.Docs[0].Body == nil {
+		r.problem(nil, "dayfly init DIR makes a blueprint that works", "the file must have one YAML document, and has %d", len(f.Docs))
+		return nil
+	}
+	o := r.object(f.Docs[0].Body, "")
+	b := &Blueprint{Name: o.string("name", "")}
+	if !nameForm.MatchString(b.Name) {
+		r.problem(o.position("name"), "such as: name: shop", "name must be 2 to 32 of a-z, 0-9 and -, beginning with a letter")
+	}
+	b.Image = r.image(o)
+	b.Release = r.release(o)
+	b.Handoff = r.handoff(o)
+	b.Foundation = o.string("foundation", "foundation.yaml")
+	b.Fleet = o.string("fleet", "fleet.yaml")
+	b.Parameters = r.parameterNames(o)
+	b.Environments = r.environments(o)
+	b.Pipeline = r.pipeline(o, b)
+	o.done()
+	return b
+}
+
+func (r *reader) image(o *object) Image {
+	i := r.object(o.node("image"), "image")
+	im := Image{
+		Base: i.string("base", "debian-12"),
+		Type: i.string("type", "t3.medium"),
+		Role: i.string("role", o.string("name", "")),
+		Boot: i.oneOf("boot", "armed", "armed", "puppet"),
+	}
+	im.Verify = i.strings("verify")
+	p := r.object(i.node("puppet"), "image.puppet")
+	im.Puppet = Puppet{
+		Code:        p.string("code", ""),
+		Server:      p.string("server", ""),
+		Environment: p.string("environment", "production"),
+		Role:        p.string("role", im.Role),
+		MaxRuns:     p.int("max_runs", 5, 2, 20),
+		Deadline:    p.duration("deadline", 30*time.Minute, time.Minute, 6*time.Hour),
+	}
+	p.done()
+	switch {
+	case im.Puppet.Code == "" && im.Puppet.Server == "":
+		r.problem(i.position("puppet"), "image: { puppet: { code: puppet/ } }", "image.puppet needs code, a folder with manifests/site.pp, or server")
+	case im.Puppet.Code != "" && im.Puppet.Server != "":
+		r.problem(i.position("puppet"), "", "image.puppet has both code and server; take one")
+	case im.Puppet.Server != "":
+		r.problem(p.position("server"), "put the Puppet code in the blueprint: puppet: { code: puppet/ }", "this version bakes with the blueprint's own Puppet code; a Puppet server cannot be used yet")
+	}
+	if im.Boot == "puppet" {
+		r.problem(i.position("boot"), "boot: armed", "this version fires the hand-off that the bake armed; a Puppet run at first boot cannot be used yet")
+	}
+	i.done()
+	return im
+}
+
+func (r *reader) release(o *object) Release {
+	n := o.node("release")
+	x := r.object(n, "release")
+	rel := Release{Box: x.string("box", ""), Follow: x.string("follow", "latest")}
+	x.done()
+	u, err := url.Parse(rel.Box)
+	if rel.Box == "" || err != nil || (u.Scheme != "http" && u.Scheme != "https" && u.Scheme != "file") {
+		r.problem(x.position("box"), `such as: release: { box: "https://box.corp.example/shop" }`, "release.box must be an http://, https:// or file:// address")
+	}
+	if strings.ContainsAny(rel.Follow, "/\\") {
+		r.problem(x.position("follow"), "", "release.follow is latest or the name of an artifact in the box")
+	}
+	return rel
+}
+
+func (r *reader) handoff(o *object) Handoff {
+	x := r.object(o.node("handoff"), "handoff")
+	h := Handoff{
+		Run:      x.string("run", ""),
+		Service:  x.string("service", ""),
+		User:     x.string("user", "root"),
+		Ready:    x.string("ready", ""),
+		Deadline: x.duration("deadline", 10*time.Minute, 5*time.Second, 6*time.Hour),
+	}
+	if h.Run == "" {
+		r.problem(x.position("run"), "handoff: { run: deploy/deploy }", "handoff.run must name the deploy script")
+	}
+	u, err := url.Parse(h.Ready)
+	if err != nil || (u.Scheme != "http" && u.Scheme != "tcp") || u.Hostname() != "" || u.Port() == "" {
+		r.problem(x.position("ready"), `such as: ready: "http://:8080/healthz"`, "handoff.ready must be http://:PORT/PATH or tcp://:PORT, on the instance itself")
+	}
+	x.done()
+	return h
+}
+
+func (r *reader) parameterNames(o *object) ParameterNames {
+	x := r.object(o.node("parameters"), "parameters")
+	p := ParameterNames{
+		Image:         x.string("image", "ImageId"),
+		ReleaseURL:    x.string("release_url", "ReleaseUrl"),
+		ReleaseMirror: x.string("release_mirror", "ReleaseMirror"),
+		ReleaseDigest: x.string("release_digest", "ReleaseDigest"),
+		Size:          x.string("size", "Size"),
+		MaxSize:       x.string("max_size", "MaxSize"),
+		Environment:   x.string("environment", "Environment"),
+		Generation:    x.string("generation", "Generation"),
+		Bucket:        x.string("bucket", "Bucket"),
+	}
+	x.done()
+	return p
+}
+
+func (r *reader) environments(o *object) map[string]Environment {
+	x := r.object(o.node("environments"), "environments")
+	out := map[string]Environment{}
+	for _, k := range x.order {
+		e := r.object(x.node(k), "environments."+k)
+		if !nameForm.MatchString(k) {
+			r.problem(x.pairs[k].Key, "", "an environment's name is 2 to 32 of a-z, 0-9 and -, beginning with a letter")
+		}
+		out[k] = Environment{
+			Name:       k,
+			Size:       e.int("size", 3, 1, 1000),
+			Zones:      e.int("zones", 3, 1, 6),
+			Lease:      e.duration("lease", day, time.Minute, maxLease),
+			Replace:    Replace(e.oneOf("replace", string(Recreate), string(Recreate))),
+			Image:      e.string("image", ""),
+			Parameters: e.parameters("parameters"),
+		}
+		e.done()
+	}
+	if len(out) == 0 {
+		r.problem(x.at, "environments: { dev: { size: 3 } }", "environments must have at least one environment")
+	}
+	return out
+}
+
+func (r *reader) pipeline(o *object, b *Blueprint) []Stage {
+	var out []Stage
+	seen := map[string]bool{}
+	count := 0
+	for i, n := range o.list("pipeline") {
+		path := fmt.Sprintf("pipeline[%d]", i)
+		x := r.object(n, path)
+		s := Stage{Name: x.string("stage", ""), Deploy: x.string("deploy", "")}
+		if s.Name == "" {
+			r.problem(n, "", "%s needs a stage, its name", path)
+		}
+		if g := x.node("gate"); g != nil {
+			gate := r.object(g, path+".gate")
+			s.Gate = gate.string("by", "")
+			gate.done()
+		}
+		if s.Deploy != "" {
+			if _, ok := b.Environments[s.Deploy]; !ok {
+				r.problem(x.position("deploy"), "", "%s.deploy names %q, which is not in environments", path, s.Deploy)
+			}
+		}
+		for j, sn := range x.list("suites") {
+			s.Suites = append(s.Suites, r.suite(sn, fmt.Sprintf("%s.suites[%d]", path, j), seen))
+			count++
+		}
+		x.done()
+		out = append(out, s)
+	}
+	if count > maxSuites {
+		r.problem(o.position("pipeline"), "", "the pipeline has %d suites; the limit is %d", count, maxSuites)
+	}
+	return out
+}
+
+func (r *reader) suite(n ast.Node, path string, seen map[string]bool) Suite {
+	x := r.object(n, path)
+	u := Suite{
+		Name:       x.string("name", ""),
+		Run:        x.string("run", ""),
+		Manual:     x.string("manual", ""),
+		Size:       x.int("size", 3, 1, 1000),
+		Lease:      x.duration("lease", 8*time.Hour, time.Minute, 30*day),
+		Timeout:    x.duration("timeout", 30*time.Minute, time.Second, 24*time.Hour),
+		Parameters: x.parameters("parameters"),
+	}
+	if !nameForm.MatchString(u.Name) {
+		r.problem(x.position("name"), "", "%s.name must be 2 to 32 of a-z, 0-9 and -, beginning with a letter", path)
+	} else if seen[u.Name] {
+		r.problem(x.position("name"), "", "there are two suites named %q", u.Name)
+	}
+	seen[u.Name] = true
+	if (u.Run == "") == (u.Manual == "") {
+		r.problem(n, "", "%s needs either run, a command in the folder, or manual, what a person does", path)
+	}
+	x.done()
+	return u
+}
+
+// files checks that what the blueprint names is in the folder.
+func (r *reader) files(fsys fs.FS, b *Blueprint) {
+	need := func(what, p string, dir bool) {
+		if p == "" {
+			return
+		}
+		clean := path.Clean(strings.TrimSuffix(p, "/"))
+		if !fs.ValidPath(clean) {
+			r.problem(r.at[what], "paths are relative to the folder of dayfly.yaml", "%s: %q leads out of the folder", what, p)
+			return
+		}
+		st, err := fs.Stat(fsys, clean)
+		switch {
+		case err != nil:
+			r.problem(r.at[what], r.nearestFile(fsys, clean), "%s: there is no %s", what, p)
+		case dir && !st.IsDir():
+			r.problem(r.at[what], "", "%s: %s must be a folder", what, p)
+		case !dir && !st.Mode().IsRegular():
+			r.problem(r.at[what], "", "%s: %s must be a file", what, p)
+		}
+	}
+	need("image.puppet.code", b.Image.Puppet.Code, true)
+	if b.Image.Puppet.Code != "" {
+		need("image.puppet.code", path.Join(b.Image.Puppet.Code, "manifests/site.pp"), false)
+	}
+	for _, v := range b.Image.Verify {
+		need("image.verify", v, false)
+	}
+	need("handoff.run", b.Handoff.Run, false)
+	if _, err := fs.Stat(fsys, path.Clean(b.Foundation)); err != nil && b.Foundation == "foundation.yaml" {
+		b.Foundation = "" // one template holds both
+	}
+	need("foundation", b.Foundation, false)
+	need("fleet", b.Fleet, false)
+	for i, s := range b.Pipeline {
+		for j, u := range s.Suites {
+			need(fmt.Sprintf("pipeline[%d].suites[%d].run", i, j), u.Run, false)
+		}
+	}
+}
+
+// nearestFile suggests a file of the same folder.
+func (r *reader) nearestFile(fsys fs.FS, p string) string {
+	es, err := fs.ReadDir(fsys, path.Dir(p))
+	if err != nil {
+		return ""
+	}
+	var names []string
+	for _, e := range es {
+		names = append(names, e.Name())
+	}
+	return nearest(path.Base(p), names)
+}

@@ -1,0 +1,140 @@
+package blueprint
+
+import (
+	"bytes"
+	"os"
+	"strings"
+	"testing"
+	"testing/fstest"
+	"time"
+)
+
+const good = `name: shop
+image:
+  base: debian-12-slim
+  puppet: { code: puppet/ }
+  verify: [verify/smoke.sh]
+release: { box: "http://box.example/shop" }
+handoff: { run: deploy/deploy, service: /srv/shop/bin/shop, ready: "http://:8080/healthz", deadline: 2m }
+environments:
+  dev: { size: 45, lease: 24h }
+  production: { size: 45, zones: 3, lease: 7d, parameters: { InstanceType: t3.small, Debug: true, Port: 80 } }
+pipeline:
+  - stage: check
+    suites:
+      - { name: api, run: suites/api.sh, size: 4 }
+      - { name: looks, manual: "log in, place an order", lease: 8h }
+  - stage: approve
+    gate: { by: release-managers }
+  - stage: production
+    deploy: production
+`
+
+func folder(yaml string) fstest.MapFS {
+	f := fstest.MapFS{}
+	for _, n := range []string{"puppet/manifests/site.pp", "verify/smoke.sh", "deploy/deploy", "suites/api.sh", "fleet.yaml", "foundation.yaml"} {
+		f[n] = &fstest.MapFile{Data: []byte(n), Mode: 0o644}
+	}
+	f["deploy/deploy"].Mode = 0o755
+	f[File] = &fstest.MapFile{Data: []byte(yaml), Mode: 0o644}
+	return f
+}
+
+func TestLoad(t *testing.T) {
+	b, ps, err := Load(folder(good))
+	if err != nil || len(ps) != 0 {
+		t.Fatal(err, ps)
+	}
+	if e := b.Environments["production"]; e.Size != 45 || e.Lease != 7*24*time.Hour || e.Parameters["Debug"] != "true" || e.Parameters["Port"] != "80" {
+		t.Errorf("production is %+v", e)
+	}
+	if b.Foundation != "foundation.yaml" || b.Image.Role != "shop" || b.Image.Puppet.MaxRuns != 5 {
+		t.Errorf("defaults are wrong: %+v", b)
+	}
+	if len(b.Pipeline) != 3 || b.Pipeline[0].Suites[0].Size != 4 || b.Pipeline[1].Gate != "release-managers" {
+		t.Errorf("pipeline is %+v", b.Pipeline)
+	}
+	f := folder(good)
+	delete(f, "foundation.yaml")
+	if b, ps, _ := Load(f); b == nil || b.Foundation != "" {
+		t.Errorf("a blueprint with one template must be fine: %v", ps)
+	}
+}
+
+func TestLoadProblems(t *testing.T) {
+	for _, c := range []struct{ name, from, to, want string }{
+		{"unknown key", "handoff: { run:", "handoff: { runs: x, run:", `dayfly.yaml:7:12: there is no key "runs" in handoff; valid: run, service, user, ready, deadline (did you mean "run"?)`},
+		{"unknown top key", "release: {", "releases: {", `dayfly.yaml:6:1: there is no key "releases" here`},
+		{"wrong type", "size: 45, lease: 24h", "size: many, lease: 24h", `dayfly.yaml:9:16: environments.dev.size must be a number, not a string`},
+		{"out of range", "size: 45, lease: 24h", "size: 0, lease: 24h", `environments.dev.size must be from 1 to 1000, not 0`},
+		{"bad duration", "lease: 24h", "lease: soon", `dayfly.yaml:9:27: environments.dev.lease must be a duration (write 30s, 10m, 24h or 7d)`},
+		{"missing file", "deploy/deploy", "deploy/deplox", `dayfly.yaml:7:17: handoff.run: there is no deploy/deplox (did you mean "deploy"?)`},
+		{"missing suite", "suites/api.sh", "suites/apis.sh", `dayfly.yaml:14:27: pipeline[0].suites[0].run: there is no suites/apis.sh (did you mean "api.sh"?)`},
+		{"escape", "verify/smoke.sh", "../smoke.sh", `leads out of the folder`},
+		{"bad box", `"http://box.example/shop"`, `box.example`, `release.box must be an http://`},
+		{"server not yet", "code: puppet/", `server: "p:8140"`, `a Puppet server cannot be used yet`},
+		{"unknown environment", "deploy: production", "deploy: prod", `pipeline[2].deploy names "prod"`},
+		{"strategy", "lease: 24h", "lease: 24h, replace: rolling", `environments.dev.replace cannot be "rolling"; valid: recreate`},
+		{"twice", "name: shop\n", "name: shop\nname: shop\n", `already defined`},
+		{"not yaml", "image:\n", "image: [\n", `this is not YAML`},
+		{"not a mapping", good, "- 1\n", `the file must be a mapping, not a list`},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			b, ps, err := Load(folder(strings.Replace(good, c.from, c.to, 1)))
+			if err != nil || b != nil {
+				t.Fatal(b, err)
+			}
+			var all []string
+			for _, p := range ps {
+				all = append(all, p.String())
+			}
+			if !strings.Contains(strings.Join(all, "\n"), c.want) {
+				t.Errorf("got\n%s\nwant\n%s", strings.Join(all, "\n"), c.want)
+			}
+		})
+	}
+	if b, ps, err := Load(fstest.MapFS{}); b != nil || err != nil || len(ps) != 1 || !strings.Contains(ps[0].Hint, "dayfly init") {
+		t.Error("an empty folder", ps, err)
+	}
+}
+
+func TestPackIsDeterministicAndUnpacks(t *testing.T) {
+	var a, b bytes.Buffer
+	d1, err := Pack(folder(good), &a)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f := folder(good)
+	f[".git/x"] = &fstest.MapFile{Data: []byte("x")}
+	f["deploy/deploy"].ModTime = time.Now()
+	d2, err := Pack(f, &b)
+	if err != nil || d1 != d2 {
+		t.Fatalf("%s, %s: %v", d1, d2, err)
+	}
+	f["deploy/deploy"].Data = []byte("other")
+	if d3, _ := Pack(f, &b); d3 == d1 {
+		t.Error("another content has the same digest")
+	}
+	dir := t.TempDir()
+	if err := Unpack(&a, dir); err != nil {
+		t.Fatal(err)
+	}
+	if bp, ps, err := Load(os.DirFS(dir)); bp == nil {
+		t.Error(ps, err)
+	}
+	if st, err := os.Stat(dir + "/deploy/deploy"); err != nil || st.Mode().Perm() != 0o755 {
+		t.Error(st, err)
+	}
+}
+
+func FuzzLoad(f *testing.F) {
+	f.Add(good)
+	f.Add("a: &x {b: *x}")
+	f.Add("name: !!str 1\nimage: ~")
+	f.Fuzz(func(t *testing.T, s string) {
+		b, ps, err := Load(folder(s))
+		if err == nil && b == nil && len(ps) == 0 {
+			t.Error("refused without a reason")
+		}
+	})
+}

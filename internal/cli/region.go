@@ -1,0 +1,191 @@
+package cli
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/url"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/dayfly-infra/dayfly/internal/client"
+	"github.com/dayfly-infra/dayfly/internal/fault"
+	"github.com/dayfly-infra/dayfly/internal/region"
+)
+
+type regionCmd struct {
+	Start     regionStartCmd     `cmd:"" help:"Start the region; the first time it makes the base images, which takes minutes."`
+	Stop      regionStopCmd      `cmd:"" help:"Stop the region and take its networks down; refuses while instances run."`
+	Status    regionStatusCmd    `cmd:"" help:"Say what runs in it."`
+	Env       regionEnvCmd       `cmd:"" help:"Print the variables that point any AWS client at it: eval \"$(dayfly region env)\"."`
+	Leftovers regionLeftoversCmd `cmd:"" help:"List every kernel object, process and mount on this machine that is the region's."`
+	Host      regionHostCmd      `cmd:"" help:"Make a host on the region's internet, outside every VPC, to try things out."`
+	Run       regionRunCmd       `cmd:"" hidden:"" help:"Be the region (service managers start this)."`
+}
+
+func (a *app) regionConfig() region.Config {
+	return region.Config{Dir: a.RegionDir, Log: logger(a.err)}
+}
+
+func (a *app) regionDaemon(args ...string) daemon {
+	return daemon{name: "region", dir: a.RegionDir, args: append([]string{"--region-dir", a.RegionDir, "region", "run"}, args...), limit: 30 * time.Minute,
+		ready: func(ctx context.Context) error { _, err := a.regionStatus(ctx); return err }}
+}
+
+func (a *app) admin() *client.Client {
+	return client.New(filepath.Join(a.RegionDir, "admin.sock"))
+}
+
+func (a *app) regionStatus(ctx context.Context) (region.Status, error) {
+	var s region.Status
+	err := a.admin().Get(ctx, "/status", nil, &s)
+	if fault.KindOf(err) == fault.Unavailable {
+		err = &fault.Error{Kind: fault.Unavailable, Op: "reach the region", Object: a.RegionDir, Message: "it does not run", Hint: "dayfly region start"}
+	}
+	return s, err
+}
+
+type regionStartCmd struct {
+	Listen string   `help:"Address of the AWS endpoint on this host." default:"127.0.0.1:4580"`
+	Region string   `help:"The region's name." default:"local-1"`
+	Base   []string `help:"Base images to have: debian-12, debian-12-slim." default:"debian-12,debian-12-slim"`
+}
+
+func (c *regionStartCmd) args() []string {
+	args := []string{"--listen", c.Listen, "--region", c.Region}
+	for _, b := range c.Base {
+		args = append(args, "--base", b)
+	}
+	return args
+}
+
+func (c *regionStartCmd) Run(ctx context.Context, a *app) error {
+	if err := region.Preflight(); err != nil {
+		return err
+	}
+	if err := a.regionDaemon(c.args()...).start(ctx, a); err != nil {
+		return err
+	}
+	return regionStatusCmd{}.Run(ctx, a)
+}
+
+type regionRunCmd struct {
+	Listen string   `default:"127.0.0.1:4580"`
+	Region string   `default:"local-1"`
+	Base   []string `default:"debian-12,debian-12-slim"`
+}
+
+func (c *regionRunCmd) Run(ctx context.Context, a *app) error {
+	lock, err := a.regionDaemon().hold()
+	if err != nil {
+		return err
+	}
+	defer lock.Close()
+	cfg := a.regionConfig()
+	cfg.Listen, cfg.Region, cfg.Bases = c.Listen, c.Region, c.Base
+	cfg.Progress = func(s string) { fmt.Fprintln(a.err, "progress:", s) }
+	return region.Run(ctx, cfg)
+}
+
+type regionStopCmd struct {
+	Force bool `help:"Terminate what runs, first."`
+	Keep  bool `help:"Only end the daemon: instances, networks and balancers go on, and the next start adopts them."`
+}
+
+func (c *regionStopCmd) Run(ctx context.Context, a *app) error {
+	d := a.regionDaemon()
+	if d.pid() == 0 {
+		if c.Keep {
+			return nil
+		}
+		return region.Clean(ctx, a.regionConfig(), c.Force)
+	}
+	if !c.Keep {
+		if err := a.admin().Post(ctx, "/teardown", url.Values{"force": {fmt.Sprint(c.Force)}}, nil, nil); err != nil {
+			return err
+		}
+	}
+	return d.stop(ctx)
+}
+
+type regionStatusCmd struct{}
+
+func (regionStatusCmd) Run(ctx context.Context, a *app) error {
+	s, err := a.regionStatus(ctx)
+	if err != nil {
+		return err
+	}
+	return a.print(s, func(w io.Writer) {
+		fmt.Fprintf(w, "the region %s runs (process %d) at %s, account %s\n", s.Region, s.PID, s.Endpoint, s.Account)
+		fmt.Fprintf(w, "  %d instances, %d images, %d VPCs, %d stacks\n", s.Instances, s.Images, s.VPCs, s.Stacks)
+		for _, h := range s.HostChanges {
+			fmt.Fprintln(w, "  on this host:", h)
+		}
+	})
+}
+
+type regionEnvCmd struct{}
+
+func (regionEnvCmd) Run(a *app) error {
+	env, err := region.Environment(a.RegionDir)
+	if errors.Is(err, os.ErrNotExist) {
+		return &fault.Error{Kind: fault.Unavailable, Op: "read the region's credentials", Object: a.RegionDir, Message: "the region was never started", Hint: "dayfly region start"}
+	}
+	if err != nil {
+		return err
+	}
+	return a.print(env, func(w io.Writer) {
+		for _, k := range []string{"AWS_ENDPOINT_URL", "AWS_REGION", "AWS_DEFAULT_REGION", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"} {
+			fmt.Fprintf(w, "export %s=%s\n", k, env[k])
+		}
+	})
+}
+
+type regionLeftoversCmd struct{}
+
+func (regionLeftoversCmd) Run(a *app) error {
+	left, err := region.Leftovers(a.regionConfig())
+	if err != nil {
+		return err
+	}
+	if left == nil {
+		left = []string{}
+	}
+	return a.print(left, func(w io.Writer) {
+		for _, l := range left {
+			fmt.Fprintln(w, l)
+		}
+	})
+}
+
+type regionHostCmd struct {
+	Add regionHostAddCmd `cmd:"" help:"Make it; prints its network namespace and address."`
+	Rm  regionHostRmCmd  `cmd:"" help:"Remove it."`
+}
+
+type regionHostAddCmd struct {
+	Name string `arg:""`
+}
+
+func (c *regionHostAddCmd) Run(ctx context.Context, a *app) error {
+	var raw json.RawMessage
+	if err := a.admin().Post(ctx, "/hosts", url.Values{"name": {c.Name}}, nil, &raw); err != nil {
+		return err
+	}
+	var h region.Host
+	if err := json.Unmarshal(raw, &h); err != nil {
+		return err
+	}
+	return a.print(h, func(w io.Writer) { fmt.Fprintln(w, h.NetNS, h.Address) })
+}
+
+type regionHostRmCmd struct {
+	Name string `arg:""`
+}
+
+func (c *regionHostRmCmd) Run(ctx context.Context, a *app) error {
+	return a.admin().Delete(ctx, "/hosts?name="+url.QueryEscape(c.Name), nil)
+}

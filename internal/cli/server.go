@@ -1,0 +1,66 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/dayfly-infra/dayfly/internal/control"
+	"github.com/dayfly-infra/dayfly/internal/server"
+)
+
+type serverCmd struct {
+	Start  serverStartCmd  `cmd:"" help:"Start the server; it talks to the AWS endpoint of the environment (AWS_ENDPOINT_URL, AWS_PROFILE, ...)."`
+	Stop   serverStopCmd   `cmd:"" help:"Stop the server; what it launched goes on."`
+	Status serverStatusCmd `cmd:"" help:"Say whether it runs, and for which account and region."`
+	Run    serverRunCmd    `cmd:"" hidden:"" help:"Be the server (service managers start this)."`
+}
+
+func (a *app) serverDaemon() daemon {
+	return daemon{name: "server", dir: a.State, args: []string{"--state", a.State, "server", "run"}, limit: time.Minute,
+		ready: func(ctx context.Context) error {
+			var s server.Status
+			return a.client.Get(ctx, "/v1/status", nil, &s)
+		}}
+}
+
+type serverStartCmd struct{}
+
+func (serverStartCmd) Run(ctx context.Context, a *app) error {
+	if err := a.serverDaemon().start(ctx, a); err != nil {
+		return err
+	}
+	return serverStatusCmd{}.Run(ctx, a)
+}
+
+type serverStopCmd struct{}
+
+func (serverStopCmd) Run(ctx context.Context, a *app) error { return a.serverDaemon().stop(ctx) }
+
+type serverStatusCmd struct{}
+
+func (serverStatusCmd) Run(ctx context.Context, a *app) error {
+	var s server.Status
+	if err := a.client.Get(ctx, "/v1/status", nil, &s); err != nil {
+		return err
+	}
+	return a.print(s, func(w io.Writer) {
+		where := "AWS"
+		if s.Endpoint != "" {
+			where = s.Endpoint
+		}
+		fmt.Fprintf(w, "the server runs (process %d), account %s, region %s at %s\n", s.PID, s.Account, s.Region, where)
+	})
+}
+
+type serverRunCmd struct{}
+
+func (serverRunCmd) Run(ctx context.Context, a *app) error {
+	lock, err := a.serverDaemon().hold()
+	if err != nil {
+		return err
+	}
+	defer lock.Close()
+	return control.Run(ctx, control.Config{Dir: a.State, Version: a.version, Log: logger(a.err)})
+}

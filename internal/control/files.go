@@ -1,0 +1,151 @@
+package control
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"sync"
+
+	"github.com/dayfly-infra/dayfly/internal/blueprint"
+	"github.com/dayfly-infra/dayfly/internal/cloud"
+	"github.com/dayfly-infra/dayfly/internal/fault"
+)
+
+var digestForm = regexp.MustCompile(`^sha256:[0-9a-f]{64}$`)
+
+// files keeps the blueprints that were sent to the server, by digest: the tar
+// as it came and the folder that it holds.
+type files struct {
+	dir   string
+	cloud objects
+
+	mu  sync.Mutex
+	got map[string]*blueprint.Blueprint
+}
+
+type objects interface {
+	PutObject(ctx context.Context, in cloud.Intent, key string, body io.ReadSeeker, size int64) error
+	Bucket() string
+}
+
+func (f *files) path(digest string) (string, error) {
+	if !digestForm.MatchString(digest) {
+		return "", &fault.Error{Kind: fault.Invalid, Op: "read a blueprint", Object: digest, Message: "a blueprint's digest is sha256: and 64 hex digits"}
+	}
+	return filepath.Join(f.dir, strings.TrimPrefix(digest, "sha256:")), nil
+}
+
+// Add stores a packed blueprint and returns its digest. What is there already
+// is left alone.
+func (f *files) Add(tar io.Reader) (string, error) {
+	tmp, err := os.MkdirTemp(f.dir, "incoming-")
+	if err != nil {
+		return "", err
+	}
+	defer os.RemoveAll(tmp)
+	t, err := os.Create(filepath.Join(tmp, "pack.tar"))
+	if err != nil {
+		return "", err
+	}
+	defer t.Close()
+	if _, err := io.Copy(t, tar); err != nil {
+		return "", fmt.Errorf("receive the blueprint: %w", err)
+	}
+	if _, err := t.Seek(0, io.SeekStart); err != nil {
+		return "", err
+	}
+	folder := filepath.Join(tmp, "folder")
+	if err := os.Mkdir(folder, 0o755); err != nil {
+		return "", err
+	}
+	if err := blueprint.Unpack(t, folder); err != nil {
+		return "", &fault.Error{Kind: fault.Invalid, Op: "receive the blueprint", Message: "it cannot be unpacked", Err: err}
+	}
+	// Packed again rather than taken as it came: the digest is then of the
+	// content alone, whoever packed it.
+	if err := t.Truncate(0); err != nil {
+		return "", err
+	}
+	if _, err := t.Seek(0, io.SeekStart); err != nil {
+		return "", err
+	}
+	digest, err := blueprint.Pack(os.DirFS(folder), t)
+	if err != nil {
+		return "", err
+	}
+	if err := t.Sync(); err != nil {
+		return "", err
+	}
+	to, err := f.path(digest)
+	if err != nil {
+		return "", err
+	}
+	if err := os.Rename(tmp, to); err != nil && !errors.Is(err, fs.ErrExist) {
+		if _, there := os.Stat(filepath.Join(to, "pack.tar")); there != nil {
+			return "", err
+		}
+	}
+	return digest, nil
+}
+
+// Open gives the packed tar.
+func (f *files) Open(digest string) (io.ReadCloser, error) {
+	dir, err := f.path(digest)
+	if err != nil {
+		return nil, err
+	}
+	r, err := os.Open(filepath.Join(dir, "pack.tar"))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, &fault.Error{Kind: fault.NotFound, Op: "read a blueprint", Object: digest, Message: "the server does not have it", Hint: "send it again: dayfly deploy and the like do so by themselves"}
+	}
+	return r, err
+}
+
+// Blueprint gives the blueprint and its folder.
+func (f *files) Blueprint(_ context.Context, digest string) (*blueprint.Blueprint, fs.FS, error) {
+	dir, err := f.path(digest)
+	if err != nil {
+		return nil, nil, err
+	}
+	fsys := os.DirFS(filepath.Join(dir, "folder"))
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if b := f.got[digest]; b != nil {
+		return b, fsys, nil
+	}
+	b, ps, err := blueprint.Load(fsys)
+	if err != nil {
+		return nil, nil, err
+	}
+	if b == nil {
+		return nil, nil, &fault.Error{Kind: fault.Invalid, Op: "read a blueprint", Object: digest, Message: ps[0].String(), Hint: "dayfly check shows all that is wrong"}
+	}
+	f.got[digest] = b
+	return b, fsys, nil
+}
+
+// Publish puts the pack where instances can read it with their role.
+func (f *files) Publish(ctx context.Context, object, digest string) (string, error) {
+	dir, err := f.path(digest)
+	if err != nil {
+		return "", err
+	}
+	t, err := os.Open(filepath.Join(dir, "pack.tar"))
+	if err != nil {
+		return "", err
+	}
+	defer t.Close()
+	st, err := t.Stat()
+	if err != nil {
+		return "", err
+	}
+	key := "blueprints/" + strings.TrimPrefix(digest, "sha256:") + ".tar"
+	err = f.cloud.PutObject(ctx, cloud.Intent{ID: object + "/publish/" + digest, Object: object}, key, t, st.Size())
+	return "s3://" + f.cloud.Bucket() + "/" + key, err
+}

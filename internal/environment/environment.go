@@ -1,0 +1,119 @@
+// Package environment is the environment, its foundation and its generations
+// as nouns, and the pure decisions about them. It does no I/O.
+package environment
+
+import (
+	"strconv"
+	"time"
+
+	"github.com/dayfly-infra/dayfly/internal/blocker"
+)
+
+// Kinds of records.
+const (
+	Kind           = "environment" // name: the environment's own, such as shop-dev
+	FoundationKind = "foundation"  // name: the foundation's own
+	GenerationKind = "generation"  // name: <environment>/<number>
+)
+
+// Phase is where an environment or a generation is.
+type Phase string
+
+const (
+	Pending     Phase = "pending"
+	Launching   Phase = "launching"
+	Serving     Phase = "serving"
+	Superseded  Phase = "superseded"
+	Terminating Phase = "terminating"
+	Failed      Phase = "failed"
+	Gone        Phase = "gone" // everything is deleted and proven
+)
+
+// Environment is what a user wants and what is there.
+type Environment struct {
+	Name      string  `json:"name"`
+	Blueprint string  `json:"blueprint"`
+	Purpose   string  `json:"purpose"`         // key in the blueprint's environments, or suite
+	Files     string  `json:"files"`           // digest of the packed blueprint
+	Image     string  `json:"image"`           // image record
+	Release   string  `json:"release"`         // release record
+	Next      *Change `json:"next,omitempty"`  // a deploy that has no generation yet
+	Want      int     `json:"want"`            // number of the generation that shall serve
+	Serving   int     `json:"serving"`         // number of the one that does, 0 = none
+	Size      int     `json:"size"`            //
+	Run       string  `json:"run,omitempty"`   // test run that it belongs to
+	Suite     string  `json:"suite,omitempty"` //
+
+	Foundation string            `json:"foundation,omitempty"` // foundation record; "" = the fleet's stack holds everything
+	Port       int               `json:"port,omitempty"`       // listener of its own on a shared foundation's balancer; 0 = the foundation's listener
+	Listener   string            `json:"listener,omitempty"`   // ARN of the listener that it serves from
+	Parameters map[string]string `json:"parameters,omitempty"`
+	Created    time.Time         `json:"created"`
+	Deadline   time.Time         `json:"deadline"` // lease
+	Destroy    bool              `json:"destroy,omitempty"`
+
+	Phase   Phase            `json:"phase"`
+	Address string           `json:"address,omitempty"` // URL that serves
+	Blocker *blocker.Blocker `json:"blocker,omitempty"`
+	Error   string           `json:"error,omitempty"`
+}
+
+// Change is a deploy that was asked for. Its fields are filled in as they are
+// decided, each once: a restart goes on with what was decided.
+type Change struct {
+	Files   string    `json:"files"`
+	Bake    string    `json:"bake,omitempty"`    // bake record that gives the image
+	Image   string    `json:"image,omitempty"`   // image record
+	Release string    `json:"release,omitempty"` // release record
+	Size    int       `json:"size"`
+	By      string    `json:"by"`
+	Asked   time.Time `json:"asked"`
+}
+
+// Foundation is a long-lived stack that generations stand on.
+type Foundation struct {
+	Name      string            `json:"name"`
+	Blueprint string            `json:"blueprint"`
+	Files     string            `json:"files"`
+	Stack     string            `json:"stack"`
+	Shared    bool              `json:"shared"`
+	Created   time.Time         `json:"created"`
+	Deadline  time.Time         `json:"deadline"`
+	Outputs   map[string]string `json:"outputs,omitempty"`
+	Listener  string            `json:"listener,omitempty"` // ARN
+	Balancer  string            `json:"balancer,omitempty"` // ARN
+	Parameter map[string]string `json:"parameters,omitempty"`
+	Destroy   bool              `json:"destroy,omitempty"`
+	Phase     Phase             `json:"phase"`
+	Blocker   *blocker.Blocker  `json:"blocker,omitempty"`
+	Error     string            `json:"error,omitempty"`
+}
+
+// Generation is one stack of fleets made from (image, release, parameters).
+type Generation struct {
+	Environment string    `json:"environment"`
+	Number      int       `json:"number"`
+	Stack       string    `json:"stack"`
+	Image       string    `json:"image"`
+	Release     string    `json:"release"`
+	Files       string    `json:"files"`
+	Size        int       `json:"size"`
+	Phase       Phase     `json:"phase"`
+	Created     time.Time `json:"created"`
+	Ready       time.Time `json:"ready,omitzero"`
+	Deadline    time.Time `json:"deadline"` // to be ready
+	Expires     time.Time `json:"expires"`  // lease of the environment at its birth, for the tag
+
+	Parameters   map[string]string `json:"parameters,omitempty"`
+	Address      string            `json:"address,omitempty"`       // output of a fleet without foundation
+	Groups       []string          `json:"groups,omitempty"`        // Auto Scaling groups
+	TargetGroups []string          `json:"target_groups,omitempty"` // ARNs
+	Healthy      int               `json:"healthy"`
+	Launched     int               `json:"launched"` // instances seen, dead ones too
+	Lost         int               `json:"lost"`     // instances that were launched and never became healthy
+	Blocker      *blocker.Blocker  `json:"blocker,omitempty"`
+	Error        string            `json:"error,omitempty"`
+}
+
+// GenerationName is the record's name.
+func GenerationName(env string, n int) string { return env + "/" + strconv.Itoa(n) }

@@ -1,0 +1,53 @@
+// Package image is the machine image as a noun: states, identity, channels.
+// It does no I/O.
+package image
+
+import "time"
+
+// State of an image.
+type State string
+
+const (
+	Candidate   State = "candidate" // sealed and proven on fresh instances
+	Verified    State = "verified"  // promoted
+	Retired     State = "retired"
+	Quarantined State = "quarantined" // never launched again
+)
+
+// Kind of the record; its name is the inputs digest's first 16 hex digits.
+const Kind = "image"
+
+// Image is a sealed machine image that Dayfly made.
+type Image struct {
+	Name      string    `json:"name"`
+	Blueprint string    `json:"blueprint"`
+	Inputs    string    `json:"inputs"` // sha256:… over everything that matters
+	AMI       string    `json:"ami"`
+	Parent    string    `json:"parent"` // base AMI
+	State     State     `json:"state"`
+	Role      string    `json:"role"`
+	Created   time.Time `json:"created"`
+	Bake      string    `json:"bake"` // record that made it
+	Checks    []Check   `json:"checks,omitempty"`
+	Seconds   float64   `json:"seconds"`          // the bake took
+	Why       string    `json:"why,omitempty"`    // of a quarantine
+	Report    string    `json:"report,omitempty"` // object key of Puppet's last report
+}
+
+// Check is one verify result.
+type Check struct {
+	Name   string `json:"name"`
+	Passed bool   `json:"passed"`
+	Output string `json:"output,omitempty"`
+}
+
+// ChannelKind is the kind of channel records, named <blueprint>/<channel>.
+const ChannelKind = "channel"
+
+// Channel is a named pointer to an image.
+type Channel struct {
+	Name  string    `json:"name"`
+	Image string    `json:"image"`
+	Moved time.Time `json:"moved"`
+	By    string    `json:"by"`
+}

@@ -1,0 +1,132 @@
+// Package resolve finds the release that "the most recent" means at one
+// moment, proves its digest, and mirrors it, so that forty-five instances
+// cannot disagree and a replacement at night does not need the box. It must not
+// know who asks.
+package resolve
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"path"
+
+	"github.com/dayfly-infra/dayfly/internal/blueprint"
+	"github.com/dayfly-infra/dayfly/internal/box"
+	"github.com/dayfly-infra/dayfly/internal/clock"
+	"github.com/dayfly-infra/dayfly/internal/cloud"
+	"github.com/dayfly-infra/dayfly/internal/fault"
+	"github.com/dayfly-infra/dayfly/internal/release"
+	"github.com/dayfly-infra/dayfly/internal/store"
+)
+
+// maxArtifact is the largest release that is mirrored, in bytes.
+const maxArtifact = 5 << 30
+
+// Cloud is what mirroring needs of the driver.
+type Cloud interface {
+	PutObject(ctx context.Context, in cloud.Intent, key string, body io.ReadSeeker, size int64) error
+	Bucket() string
+}
+
+// Resolver resolves releases.
+type Resolver struct {
+	Store store.Store
+	Cloud Cloud
+	Open  func(address string) (box.Box, error) // gives the box at an address
+	Dir   string                                // for a download under way
+	Clock clock.Clock
+	Log   *slog.Logger
+	Epoch func(ctx context.Context) int64 // of the loop that asks; NoEpoch for the API
+}
+
+// Resolve returns the name of the release record that the blueprint's box gives
+// now. A release that is known already is not fetched again.
+func (r *Resolver) Resolve(ctx context.Context, object string, b *blueprint.Blueprint) (string, error) {
+	bx, err := r.Open(b.Release.Box)
+	if err != nil {
+		return "", err
+	}
+	a, err := bx.Resolve(ctx, b.Release.Follow)
+	if err != nil {
+		return "", err
+	}
+	if a.Digest != "" {
+		if name := recordName(b.Name, a.Digest); r.known(ctx, name) {
+			return name, nil
+		}
+	}
+	f, size, digest, err := r.fetch(ctx, bx, a)
+	if err != nil {
+		return "", err
+	}
+	defer func() {
+		f.Close()
+		os.Remove(f.Name())
+	}()
+	name := recordName(b.Name, digest)
+	key := path.Join("releases", b.Name, digest[len("sha256:"):], a.Name)
+	record := release.Kind + "/" + name
+	if err := r.Cloud.PutObject(ctx, cloud.Intent{ID: record + "/mirror/1", Object: record}, key, f, size); err != nil {
+		return "", err
+	}
+	rel := release.Release{
+		Name: name, Blueprint: b.Name, Artifact: a.Name, URL: a.URL, Mirror: "s3://" + r.Cloud.Bucket() + "/" + key,
+		Digest: digest, Size: size, Resolved: r.Clock.Now(),
+	}
+	err = r.Store.Apply(ctx, r.Epoch(ctx), store.Put(release.Kind, name, 0, rel))
+	if errors.Is(err, store.ErrConflict) {
+		err = nil // somebody resolved the same bytes at the same time
+	}
+	if err == nil {
+		r.Log.Info("release resolved", "release", name, "artifact", a.Name, "digest", digest, "bytes", size, "for", object)
+	}
+	return name, err
+}
+
+func recordName(blueprint, digest string) string {
+	return blueprint + "/" + digest[len("sha256:"):len("sha256:")+16]
+}
+
+func (r *Resolver) known(ctx context.Context, name string) bool {
+	_, err := r.Store.Get(ctx, release.Kind, name)
+	return err == nil
+}
+
+// fetch downloads an artifact and proves that it is what the box said.
+func (r *Resolver) fetch(ctx context.Context, bx box.Box, a box.Artifact) (*os.File, int64, string, error) {
+	body, err := bx.Open(ctx, a)
+	if err != nil {
+		return nil, 0, "", err
+	}
+	defer body.Close()
+	f, err := os.CreateTemp(r.Dir, "release-*")
+	if err != nil {
+		return nil, 0, "", err
+	}
+	fail := func(err error) (*os.File, int64, string, error) {
+		f.Close()
+		os.Remove(f.Name())
+		return nil, 0, "", err
+	}
+	h := sha256.New()
+	n, err := io.Copy(io.MultiWriter(f, h), io.LimitReader(body, maxArtifact+1))
+	if err != nil {
+		return fail(&fault.Error{Kind: fault.Unavailable, Op: "fetch the release", Object: a.URL, Message: "the box broke off", Err: err})
+	}
+	if n > maxArtifact {
+		return fail(&fault.Error{Kind: fault.Invalid, Op: "fetch the release", Object: a.URL, Message: fmt.Sprintf("it is larger than %d GiB", maxArtifact>>30)})
+	}
+	digest := "sha256:" + hex.EncodeToString(h.Sum(nil))
+	if a.Digest != "" && digest != a.Digest {
+		return fail(&fault.Error{Kind: fault.Invalid, Op: "fetch the release", Object: a.URL, Message: fmt.Sprintf("the box says %s, and its bytes have %s", a.Digest, digest), Hint: "make SHA256SUMS again in the box, after the artifact was copied there"})
+	}
+	if _, err := f.Seek(0, io.SeekStart); err != nil {
+		return fail(err)
+	}
+	return f, n, digest, nil
+}

@@ -1,0 +1,365 @@
+package rollout
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/dayfly-infra/dayfly/internal/blocker"
+	"github.com/dayfly-infra/dayfly/internal/blueprint"
+	"github.com/dayfly-infra/dayfly/internal/cloud"
+	"github.com/dayfly-infra/dayfly/internal/environment"
+	"github.com/dayfly-infra/dayfly/internal/fault"
+	"github.com/dayfly-infra/dayfly/internal/reconcile"
+	"github.com/dayfly-infra/dayfly/internal/store"
+)
+
+// Environments is the loop that moves environments between generations.
+type Environments struct{ Config }
+
+// slack is what a fleet may take beside the hand-off: launching, health checks.
+const slack = 5 * time.Minute
+
+// Kind implements reconcile.Loop.
+func (*Environments) Kind() string { return environment.Kind }
+
+// Reconcile implements reconcile.Loop.
+func (l *Environments) Reconcile(ctx context.Context, name string) (time.Duration, error) {
+	e, _, err := store.Get[environment.Environment](ctx, l.Store, environment.Kind, name)
+	if errors.Is(err, store.ErrNotFound) || (err == nil && e.Phase == environment.Gone && e.Next == nil) {
+		return reconcile.Done, nil
+	}
+	if err != nil {
+		return 0, err
+	}
+	if e.Next != nil && !e.Destroy && (e.Next.Image == "" || e.Next.Release == "") {
+		return l.resolve(ctx, e)
+	}
+	o, listener, err := l.look(ctx, e)
+	if err != nil {
+		return 0, err
+	}
+	d := environment.Plan(e, o)
+	l.Log.Debug("environment", "environment", name, "action", d.Action, "generation", d.Number, "reason", d.Reason)
+	return l.act(ctx, e, o, listener, d)
+}
+
+// resolve fills in what a deploy needs: the release first, since "the most
+// recent" shall be that of the moment when the deploy was asked for.
+func (l *Environments) resolve(ctx context.Context, e environment.Environment) (time.Duration, error) {
+	b, _, err := l.Blueprints.Blueprint(ctx, e.Next.Files)
+	if err != nil {
+		return 0, err
+	}
+	if e.Next.Release == "" {
+		rel, err := l.Releases.Resolve(ctx, environment.Kind+"/"+e.Name, b)
+		if err != nil {
+			return l.stuckOrFailed(ctx, e, "release-not-resolved", "box/"+b.Release.Box, err)
+		}
+		return 0, l.update(ctx, e.Name, func(e *environment.Environment) {
+			if e.Next != nil && e.Next.Release == "" {
+				e.Next.Release = rel
+			}
+		})
+	}
+	im, waiting, err := l.Images.Baked(ctx, e.Next.Bake)
+	if err != nil {
+		return l.stuckOrFailed(ctx, e, "image-not-baked", "bake/"+e.Next.Bake, err)
+	}
+	if im == "" {
+		return 500 * time.Millisecond, l.update(ctx, e.Name, func(e *environment.Environment) {
+			l.block(e, "image-baking", "bake/"+e.Next.Bake, waiting, "")
+		})
+	}
+	return 0, l.update(ctx, e.Name, func(e *environment.Environment) {
+		if e.Next != nil {
+			e.Next.Image, e.Blocker = im, nil
+		}
+	})
+}
+
+// stuckOrFailed waits with a blocker while trying again can help, for ten
+// minutes at most, and gives the deploy up otherwise.
+func (l *Environments) stuckOrFailed(ctx context.Context, e environment.Environment, rule, on string, err error) (time.Duration, error) {
+	if fault.KindOf(err) == fault.Unavailable && l.Clock.Now().Sub(e.Next.Asked) < l.Patience {
+		return 2 * time.Second, l.update(ctx, e.Name, func(e *environment.Environment) {
+			l.block(e, rule, on, err.Error(), fault.HintOf(err))
+			e.Blocker.Until = e.Next.Asked.Add(l.Patience)
+		})
+	}
+	l.Log.Warn("deploy failed", "environment", e.Name, "error", err)
+	return reconcile.Done, l.update(ctx, e.Name, func(e *environment.Environment) {
+		e.Next, e.Blocker, e.Error = nil, nil, err.Error()
+		if e.Serving == 0 {
+			e.Phase = environment.Failed
+		}
+	})
+}
+
+// look reads all that a plan needs. listener is the ARN to act on.
+func (l *Environments) look(ctx context.Context, e environment.Environment) (o environment.Observed, listener string, err error) {
+	o.Generations, err = store.List[environment.Generation](ctx, l.Store, environment.GenerationKind, e.Name+"/")
+	if err != nil || e.Foundation == "" {
+		return o, "", err
+	}
+	f, _, err := store.Get[environment.Foundation](ctx, l.Store, environment.FoundationKind, e.Foundation)
+	if errors.Is(err, store.ErrNotFound) {
+		return o, "", nil
+	}
+	if err != nil {
+		return o, "", err
+	}
+	o.Foundation = &f
+	listener = e.Listener
+	if e.Port == 0 {
+		listener = f.Listener
+	}
+	if listener == "" {
+		return o, "", nil
+	}
+	ws, err := l.Cloud.ListenerWeights(ctx, listener)
+	if fault.KindOf(err) == fault.NotFound {
+		o.ListenerGone = true
+		return o, listener, nil
+	}
+	if err != nil {
+		return o, "", err
+	}
+	o.Attached = map[string]int{}
+	for _, w := range ws {
+		o.Attached[w.TargetGroup] = w.Weight
+	}
+	return o, listener, nil
+}
+
+func (l *Environments) act(ctx context.Context, e environment.Environment, o environment.Observed, listener string, d environment.Decision) (time.Duration, error) {
+	object := environment.Kind + "/" + e.Name
+	switch d.Action {
+	case environment.Generate:
+		return l.generate(ctx, e, o, d)
+	case environment.Wait:
+		return 500 * time.Millisecond, l.update(ctx, e.Name, func(e *environment.Environment) { l.wait(e, o, d) })
+	case environment.Attach:
+		ws := []cloud.Weight{}
+		for tg, w := range o.Attached {
+			ws = append(ws, cloud.Weight{TargetGroup: tg, Weight: w})
+		}
+		g := generation(o, d.Number)
+		for _, tg := range g.TargetGroups {
+			if _, there := o.Attached[tg]; !there {
+				ws = append(ws, cloud.Weight{TargetGroup: tg})
+			}
+		}
+		return 0, l.traffic(ctx, object, fmt.Sprintf("attach/%d", d.Number), listener, ws)
+	case environment.Switch:
+		g := generation(o, d.Number)
+		if listener != "" {
+			ws := []cloud.Weight{}
+			for _, tg := range g.TargetGroups {
+				ws = append(ws, cloud.Weight{TargetGroup: tg, Weight: 100})
+			}
+			if err := l.traffic(ctx, object, fmt.Sprintf("switch/%d", d.Number), listener, ws); err != nil {
+				return 0, err
+			}
+		}
+		return 0, l.update(ctx, e.Name, func(e *environment.Environment) {
+			e.Serving, e.Image, e.Release, e.Files = g.Number, g.Image, g.Release, g.Files
+			e.Phase, e.Blocker, e.Error, e.Address = environment.Serving, nil, "", l.address(*e, o, g)
+		})
+	case environment.Supersede, environment.Retire:
+		return 0, l.end(ctx, e.Name, d.Number)
+	case environment.GiveUp:
+		ws := []cloud.Weight{}
+		failed := generation(o, d.Number)
+		for tg, w := range o.Attached {
+			mine := false
+			for _, t := range failed.TargetGroups {
+				mine = mine || t == tg
+			}
+			if !mine {
+				ws = append(ws, cloud.Weight{TargetGroup: tg, Weight: w})
+			}
+		}
+		if len(ws) != len(o.Attached) {
+			if err := l.traffic(ctx, object, fmt.Sprintf("give-up/%d", d.Number), listener, ws); err != nil {
+				return 0, err
+			}
+		}
+		if err := l.end(ctx, e.Name, d.Number); err != nil {
+			return 0, err
+		}
+		return 0, l.update(ctx, e.Name, func(e *environment.Environment) {
+			e.Error, e.Blocker, e.Want, e.Phase = d.Reason, nil, e.Serving, environment.Serving
+			if e.Serving == 0 {
+				e.Phase = environment.Failed
+			}
+		})
+	case environment.EndTraffic:
+		if e.Port != 0 && listener != "" {
+			return 0, l.Cloud.DeleteListener(ctx, cloud.Intent{ID: object + "/delete-listener/" + listener, Object: object}, listener)
+		}
+		return 0, l.traffic(ctx, object, "end-traffic", listener, nil)
+	case environment.EndFoundation:
+		return 0, reconcile.Update(ctx, l.Store, environment.FoundationKind, e.Foundation, func(f *environment.Foundation) error { f.Destroy = true; return nil })
+	case environment.Finish:
+		return l.finish(ctx, e, o, listener, object)
+	}
+	if e.Phase == environment.Serving {
+		return 30 * time.Second, nil
+	}
+	return reconcile.Done, nil
+}
+
+// traffic sets a listener's weights. The intent's id holds what is to be set,
+// so that the same wish is one intent and another wish another one.
+func (l *Environments) traffic(ctx context.Context, object, step, listener string, ws []cloud.Weight) error {
+	id := object + "/" + step
+	for _, w := range ws {
+		id += fmt.Sprintf("/%s=%d", w.TargetGroup, w.Weight)
+	}
+	return l.Cloud.SetListener(ctx, cloud.Intent{ID: id, Object: object}, listener, ws)
+}
+
+func (l *Environments) generate(ctx context.Context, e environment.Environment, o environment.Observed, d environment.Decision) (time.Duration, error) {
+	b, _, err := l.Blueprints.Blueprint(ctx, e.Next.Files)
+	if err != nil {
+		return 0, err
+	}
+	now := l.Clock.Now()
+	object := environment.Kind + "/" + e.Name
+	if e.Foundation != "" {
+		ready, err := l.foundation(ctx, e, o, b)
+		if err != nil || !ready {
+			return 100 * time.Millisecond, err
+		}
+		if e.Port != 0 && e.Listener == "" {
+			arn, err := l.Cloud.EnsureListener(ctx, cloud.Intent{ID: object + "/create-listener/1", Object: object}, o.Foundation.Balancer, e.Port, cloud.Tags{cloud.TagObject: object})
+			if err != nil {
+				return 0, err
+			}
+			return 0, l.update(ctx, e.Name, func(e *environment.Environment) { e.Listener = arn })
+		}
+	}
+	ps := map[string]string{}
+	for k, v := range e.Parameters {
+		ps[k] = v
+	}
+	if o.Foundation != nil {
+		for k, v := range o.Foundation.Outputs {
+			ps[k] = v
+		}
+	}
+	name := environment.GenerationName(e.Name, d.Number)
+	g := environment.Generation{
+		Environment: e.Name, Number: d.Number, Stack: StackName(l.Cloud.Owner(), fmt.Sprintf("%s-g%d", e.Name, d.Number)),
+		Image: e.Next.Image, Release: e.Next.Release, Files: e.Next.Files, Size: e.Next.Size, Parameters: ps,
+		Phase: environment.Pending, Created: now, Deadline: now.Add(b.Handoff.Deadline + slack), Expires: e.Deadline,
+	}
+	cur, version, err := store.Get[environment.Environment](ctx, l.Store, environment.Kind, e.Name)
+	if err != nil {
+		return 0, err
+	}
+	if cur.Next == nil || cur.Want+1 != d.Number || cur.Destroy {
+		return 0, nil // it was decided otherwise meanwhile
+	}
+	cur.Next, cur.Want, cur.Size, cur.Phase, cur.Error = nil, d.Number, g.Size, environment.Launching, ""
+	// Both records or none: a generation that no environment wants would
+	// never end.
+	return 0, l.Store.Apply(ctx, reconcile.Epoch(ctx),
+		store.Put(environment.Kind, e.Name, version, cur),
+		store.Put(environment.GenerationKind, name, 0, g))
+}
+
+// foundation makes the environment's own foundation, or waits for the one that
+// it stands on.
+func (l *Environments) foundation(ctx context.Context, e environment.Environment, o environment.Observed, b *blueprint.Blueprint) (ready bool, err error) {
+	f := o.Foundation
+	switch {
+	case f == nil:
+		ps := map[string]string{b.Parameters.Environment: e.Name}
+		for k, v := range e.Parameters {
+			ps[k] = v
+		}
+		return false, l.Store.Apply(ctx, reconcile.Epoch(ctx), store.Put(environment.FoundationKind, e.Foundation, 0, environment.Foundation{
+			Name: e.Foundation, Blueprint: e.Blueprint, Files: e.Next.Files, Stack: StackName(l.Cloud.Owner(), e.Foundation+"-foundation"),
+			Created: l.Clock.Now(), Deadline: e.Deadline, Parameter: ps, Phase: environment.Pending,
+		}))
+	case f.Phase == environment.Serving:
+		return true, nil
+	case f.Phase == environment.Failed || f.Phase == environment.Gone || f.Phase == environment.Terminating:
+		_, err := l.stuckOrFailed(ctx, e, "foundation-failed", "foundation/"+f.Name, &fault.Error{Kind: fault.Failed, Op: "make the foundation", Object: f.Name, Message: "it is " + string(f.Phase) + ": " + f.Error, Hint: "dayfly env destroy " + e.Name + " removes what is there; then deploy again"})
+		return false, err
+	}
+	return false, l.update(ctx, e.Name, func(e *environment.Environment) {
+		l.block(e, "foundation-in-progress", "foundation/"+f.Name, "its foundation is being made", "")
+	})
+}
+
+func (l *Environments) finish(ctx context.Context, e environment.Environment, o environment.Observed, listener, object string) (time.Duration, error) {
+	if e.Port != 0 && listener != "" && !o.ListenerGone {
+		return 0, l.Cloud.DeleteListener(ctx, cloud.Intent{ID: object + "/delete-listener/" + listener, Object: object}, listener)
+	}
+	if err := l.Cloud.PruneIntents(ctx, object); err != nil {
+		return 0, err
+	}
+	return reconcile.Done, l.update(ctx, e.Name, func(e *environment.Environment) {
+		e.Phase, e.Next, e.Blocker, e.Serving, e.Address = environment.Gone, nil, nil, 0, ""
+	})
+}
+
+// end starts a generation's end.
+func (l *Environments) end(ctx context.Context, env string, n int) error {
+	return reconcile.Update(ctx, l.Store, environment.GenerationKind, environment.GenerationName(env, n), func(g *environment.Generation) error {
+		if g.Phase != environment.Gone {
+			g.Phase, g.Blocker = environment.Terminating, nil
+		}
+		return nil
+	})
+}
+
+// wait says why the environment waits.
+func (l *Environments) wait(e *environment.Environment, o environment.Observed, d environment.Decision) {
+	if e.Destroy {
+		e.Phase = environment.Terminating
+		l.block(e, "deleting", "environment/"+e.Name, d.Reason, "")
+		return
+	}
+	if g := generation(o, d.Number); g.Blocker != nil {
+		b := *g.Blocker
+		e.Blocker = &b
+		return
+	}
+	l.block(e, "generation-launching", fmt.Sprintf("generation/%s/%d", e.Name, d.Number), d.Reason, "")
+}
+
+func (l *Environments) address(e environment.Environment, o environment.Observed, g environment.Generation) string {
+	if g.Address != "" {
+		return g.Address
+	}
+	if o.Foundation == nil {
+		return ""
+	}
+	a := o.Foundation.Outputs["Address"]
+	if e.Port != 0 && a != "" {
+		return fmt.Sprintf("%s:%d", a, e.Port)
+	}
+	return a
+}
+
+func generation(o environment.Observed, n int) environment.Generation {
+	for _, g := range o.Generations {
+		if g.Number == n {
+			return g
+		}
+	}
+	return environment.Generation{}
+}
+
+func (l *Environments) block(e *environment.Environment, rule, on, message, action string) {
+	e.Blocker = blocker.Carry(e.Blocker, blocker.Blocker{Rule: rule, On: on, Message: message, Since: l.Clock.Now(), Action: action})
+}
+
+func (l *Environments) update(ctx context.Context, name string, f func(*environment.Environment)) error {
+	return reconcile.Update(ctx, l.Store, environment.Kind, name, func(v *environment.Environment) error { f(v); return nil })
+}

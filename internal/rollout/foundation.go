@@ -1,0 +1,214 @@
+package rollout
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/dayfly-infra/dayfly/internal/blocker"
+	"github.com/dayfly-infra/dayfly/internal/cloud"
+	"github.com/dayfly-infra/dayfly/internal/environment"
+	"github.com/dayfly-infra/dayfly/internal/fault"
+	"github.com/dayfly-infra/dayfly/internal/reconcile"
+	"github.com/dayfly-infra/dayfly/internal/store"
+)
+
+// Foundations is the loop that makes and ends foundations.
+type Foundations struct{ Config }
+
+// Kind implements reconcile.Loop.
+func (*Foundations) Kind() string { return environment.FoundationKind }
+
+// Reconcile implements reconcile.Loop.
+func (l *Foundations) Reconcile(ctx context.Context, name string) (time.Duration, error) {
+	f, _, err := store.Get[environment.Foundation](ctx, l.Store, environment.FoundationKind, name)
+	if errors.Is(err, store.ErrNotFound) {
+		return reconcile.Done, nil
+	}
+	if err != nil {
+		return 0, err
+	}
+	object := environment.FoundationKind + "/" + name
+	switch {
+	case f.Phase == environment.Gone:
+		return reconcile.Done, nil
+	case f.Destroy:
+		return l.destroy(ctx, f, object)
+	case f.Phase == environment.Serving || f.Phase == environment.Failed:
+		return reconcile.Done, nil
+	}
+	st, err := l.Cloud.Stack(ctx, f.Stack)
+	if fault.KindOf(err) == fault.NotFound {
+		return l.create(ctx, f, object)
+	}
+	if err != nil {
+		return 0, err
+	}
+	switch {
+	case st.Status == "CREATE_COMPLETE":
+		return reconcile.Done, l.complete(ctx, f, st)
+	case inProgress(st.Status):
+		return l.poll(f.Created), l.update(ctx, name, func(f *environment.Foundation) {
+			f.Phase = environment.Launching
+			f.Blocker = blocker.Carry(f.Blocker, blocker.Blocker{Rule: "stack-in-progress", On: "stack/" + f.Stack, Message: "the foundation's stack is being made", Since: l.Clock.Now()})
+		})
+	default:
+		why := stackFailure(ctx, l.Cloud, st)
+		return reconcile.Done, l.update(ctx, name, func(f *environment.Foundation) {
+			f.Phase, f.Error, f.Blocker = environment.Failed, why, nil
+		})
+	}
+}
+
+func (l *Foundations) create(ctx context.Context, f environment.Foundation, object string) (time.Duration, error) {
+	b, files, err := l.Blueprints.Blueprint(ctx, f.Files)
+	if err != nil {
+		return 0, err
+	}
+	body, err := fs.ReadFile(files, b.Foundation)
+	if err != nil {
+		return 0, err
+	}
+	declared, err := l.Templates.Parameters(b.Foundation, body)
+	if err != nil {
+		return reconcile.Done, l.update(ctx, f.Name, func(f *environment.Foundation) { f.Phase, f.Error = environment.Failed, err.Error() })
+	}
+	in := cloud.StackInput{Name: f.Stack, Template: string(body), Parameters: only(declared, f.Parameter), Tags: cloud.Tags{
+		cloud.TagObject: object, cloud.TagDeadline: f.Deadline.UTC().Format(time.RFC3339),
+	}}
+	_, err = l.Cloud.CreateStack(ctx, cloud.Intent{ID: object + "/create-stack/1", Object: object}, in)
+	if permanent(err) {
+		return reconcile.Done, l.update(ctx, f.Name, func(f *environment.Foundation) { f.Phase, f.Error = environment.Failed, err.Error() })
+	}
+	return 100 * time.Millisecond, err
+}
+
+func (l *Foundations) complete(ctx context.Context, f environment.Foundation, st cloud.Stack) error {
+	rs, err := l.Cloud.StackResources(ctx, f.Stack)
+	if err != nil {
+		return err
+	}
+	return l.update(ctx, f.Name, func(f *environment.Foundation) {
+		f.Phase, f.Outputs, f.Blocker, f.Error = environment.Serving, st.Outputs, nil, ""
+		for _, r := range rs {
+			switch r.Type {
+			case "AWS::ElasticLoadBalancingV2::Listener":
+				if f.Listener == "" {
+					f.Listener = r.Physical
+				}
+			case "AWS::ElasticLoadBalancingV2::LoadBalancer":
+				if f.Balancer == "" {
+					f.Balancer = r.Physical
+				}
+			}
+		}
+	})
+}
+
+func (l *Foundations) destroy(ctx context.Context, f environment.Foundation, object string) (time.Duration, error) {
+	envs, err := store.List[environment.Environment](ctx, l.Store, environment.Kind, "")
+	if err != nil {
+		return 0, err
+	}
+	var users []string
+	for _, e := range envs {
+		if e.Foundation != f.Name || e.Phase == environment.Gone {
+			continue
+		}
+		// An environment's own foundation goes when its generations are gone.
+		if f.Shared || !e.Destroy {
+			users = append(users, e.Name)
+		}
+	}
+	if len(users) > 0 {
+		return time.Second, l.update(ctx, f.Name, func(f *environment.Foundation) {
+			f.Blocker = blocker.Carry(f.Blocker, blocker.Blocker{Rule: "foundation-in-use", On: "environment/" + users[0], Message: fmt.Sprintf("%d environments still stand on it: %s", len(users), strings.Join(users, ", ")), Since: l.Clock.Now(), Action: "dayfly env destroy " + users[0]})
+		})
+	}
+	gone, again, err := deleteStack(ctx, l.Cloud, object, f.Stack)
+	if err != nil || !gone {
+		if f.Phase != environment.Terminating {
+			err = errors.Join(err, l.update(ctx, f.Name, func(f *environment.Foundation) { f.Phase = environment.Terminating }))
+		}
+		return again, err
+	}
+	if err := l.Cloud.PruneIntents(ctx, object); err != nil {
+		return 0, err
+	}
+	return reconcile.Done, l.update(ctx, f.Name, func(f *environment.Foundation) { f.Phase, f.Blocker = environment.Gone, nil })
+}
+
+func (l *Foundations) update(ctx context.Context, name string, f func(*environment.Foundation)) error {
+	return reconcile.Update(ctx, l.Store, environment.FoundationKind, name, func(v *environment.Foundation) error { f(v); return nil })
+}
+
+// deleteStack takes a deletion as far as it goes now.
+func deleteStack(ctx context.Context, c Cloud, object, stack string) (gone bool, again time.Duration, err error) {
+	st, err := c.Stack(ctx, stack)
+	if fault.KindOf(err) == fault.NotFound {
+		return true, 0, nil
+	}
+	if err != nil {
+		return false, 0, err
+	}
+	switch st.Status {
+	case "DELETE_COMPLETE":
+		return true, 0, nil
+	case "DELETE_IN_PROGRESS":
+		return false, 150 * time.Millisecond, nil
+	}
+	// A deletion that failed is asked for again with another intent: what
+	// stood in its way may be gone by now.
+	id := object + "/delete-stack/" + st.Status
+	again = 150 * time.Millisecond
+	if st.Status == "DELETE_FAILED" {
+		again = 5 * time.Second
+		id += "/" + st.Reason
+	}
+	return false, again, c.DeleteStack(ctx, cloud.Intent{ID: id, Object: object}, stack)
+}
+
+func inProgress(status string) bool { return strings.HasSuffix(status, "_IN_PROGRESS") }
+
+// permanent tells whether repeating a call cannot help.
+func permanent(err error) bool {
+	if err == nil {
+		return false
+	}
+	switch fault.KindOf(err) {
+	case fault.Invalid, fault.Denied, fault.Failed:
+		return true
+	}
+	return false
+}
+
+// stackFailure is the first thing that went wrong in a stack, in words.
+func stackFailure(ctx context.Context, c Cloud, st cloud.Stack) string {
+	why := st.Name + " is " + st.Status
+	if st.Reason != "" {
+		why += ": " + st.Reason
+	}
+	evs, err := c.StackEvents(ctx, st.ID)
+	if err != nil {
+		return why
+	}
+	slices.SortStableFunc(evs, func(a, b cloud.StackEvent) int { return a.Time.Compare(b.Time) })
+	for _, e := range evs {
+		if strings.HasSuffix(e.Status, "_FAILED") && !strings.Contains(e.Reason, "cancelled") && e.Type != "AWS::CloudFormation::Stack" {
+			return fmt.Sprintf("%s (%s) of stack %s: %s", e.Resource, e.Type, st.Name, e.Reason)
+		}
+	}
+	return why
+}
+
+// only keeps the values whose names are declared.
+func only(declared []string, values map[string]string) map[string]string {
+	out := maps.Clone(values)
+	maps.DeleteFunc(out, func(k, _ string) bool { return !slices.Contains(declared, k) })
+	return out
+}

@@ -1,0 +1,330 @@
+package rollout
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"path"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/dayfly-infra/dayfly/internal/blocker"
+	"github.com/dayfly-infra/dayfly/internal/cloud"
+	"github.com/dayfly-infra/dayfly/internal/environment"
+	"github.com/dayfly-infra/dayfly/internal/fault"
+	"github.com/dayfly-infra/dayfly/internal/reconcile"
+	"github.com/dayfly-infra/dayfly/internal/release"
+	"github.com/dayfly-infra/dayfly/internal/store"
+)
+
+// Generations is the loop that launches and ends generations.
+type Generations struct{ Config }
+
+// Kind implements reconcile.Loop.
+func (*Generations) Kind() string { return environment.GenerationKind }
+
+// Reconcile implements reconcile.Loop.
+func (l *Generations) Reconcile(ctx context.Context, name string) (time.Duration, error) {
+	g, _, err := store.Get[environment.Generation](ctx, l.Store, environment.GenerationKind, name)
+	if errors.Is(err, store.ErrNotFound) {
+		return reconcile.Done, nil
+	}
+	if err != nil {
+		return 0, err
+	}
+	object := environment.GenerationKind + "/" + name
+	switch g.Phase {
+	case environment.Gone, environment.Failed:
+		return reconcile.Done, nil
+	case environment.Terminating:
+		return l.terminate(ctx, name, g, object)
+	}
+	st, err := l.Cloud.Stack(ctx, g.Stack)
+	if fault.KindOf(err) == fault.NotFound {
+		if g.Phase != environment.Pending {
+			return reconcile.Done, l.fail(ctx, name, "its stack "+g.Stack+" is not there any more; somebody deleted it")
+		}
+		return l.create(ctx, name, g, object)
+	}
+	if err != nil {
+		return 0, err
+	}
+	switch {
+	case st.Status == "CREATE_COMPLETE" && len(g.Groups) == 0:
+		return l.poll(g.Created), l.discover(ctx, name, st)
+	case st.Status == "CREATE_COMPLETE":
+		return l.observe(ctx, name, g)
+	case st.Status == "CREATE_IN_PROGRESS":
+		return l.poll(g.Created), l.update(ctx, name, func(g *environment.Generation) {
+			g.Phase = environment.Launching
+			l.block(g, "stack-in-progress", "stack/"+g.Stack, "the fleet's stack is being made")
+		})
+	case inProgress(st.Status) && st.Status != "DELETE_IN_PROGRESS":
+		return l.poll(g.Created), nil // rolling back: the end says why
+	}
+	return reconcile.Done, l.fail(ctx, name, stackFailure(ctx, l.Cloud, st))
+}
+
+func (l *Generations) create(ctx context.Context, name string, g environment.Generation, object string) (time.Duration, error) {
+	b, files, err := l.Blueprints.Blueprint(ctx, g.Files)
+	if err != nil {
+		return 0, err
+	}
+	body, err := fs.ReadFile(files, b.Fleet)
+	if err != nil {
+		return 0, err
+	}
+	declared, err := l.Templates.Parameters(b.Fleet, body)
+	if err != nil {
+		return reconcile.Done, l.fail(ctx, name, err.Error())
+	}
+	ami, err := l.Images.AMI(ctx, g.Image)
+	if err != nil {
+		return reconcile.Done, l.fail(ctx, name, err.Error())
+	}
+	rel, _, err := store.Get[release.Release](ctx, l.Store, release.Kind, g.Release)
+	if err != nil {
+		return 0, err
+	}
+	ps := maps.Clone(g.Parameters)
+	if ps == nil {
+		ps = map[string]string{}
+	}
+	n := b.Parameters
+	for k, v := range map[string]string{
+		n.Image: ami, n.ReleaseURL: rel.URL, n.ReleaseMirror: rel.Mirror, n.ReleaseDigest: rel.Digest,
+		n.Size: strconv.Itoa(g.Size), n.MaxSize: strconv.Itoa(g.Size), n.Environment: g.Environment,
+		n.Generation: strconv.Itoa(g.Number), n.Bucket: l.Cloud.Bucket(),
+	} {
+		ps[k] = v
+	}
+	in := cloud.StackInput{Name: g.Stack, Template: string(body), Parameters: only(declared, ps), Tags: cloud.Tags{
+		cloud.TagObject: object, cloud.TagEnvironment: g.Environment, cloud.TagGeneration: strconv.Itoa(g.Number),
+		cloud.TagImage: g.Image, cloud.TagRelease: rel.Digest, cloud.TagDeadline: g.Expires.UTC().Format(time.RFC3339),
+	}}
+	_, err = l.Cloud.CreateStack(ctx, cloud.Intent{ID: object + "/create-stack/1", Object: object}, in)
+	if permanent(err) {
+		return reconcile.Done, l.fail(ctx, name, err.Error())
+	}
+	return 100 * time.Millisecond, err
+}
+
+// discover remembers what the stack made: groups and target groups.
+func (l *Generations) discover(ctx context.Context, name string, st cloud.Stack) error {
+	rs, err := l.Cloud.StackResources(ctx, st.Name)
+	if err != nil {
+		return err
+	}
+	var groups, targets []string
+	for _, r := range rs {
+		switch r.Type {
+		case "AWS::AutoScaling::AutoScalingGroup":
+			groups = append(groups, r.Physical)
+		case "AWS::ElasticLoadBalancingV2::TargetGroup":
+			targets = append(targets, r.Physical)
+		}
+	}
+	if len(groups) == 0 {
+		return l.fail(ctx, name, "its template makes no Auto Scaling group")
+	}
+	// With several fleets the template says which one the listener gets.
+	if tg := st.Outputs["TargetGroup"]; tg != "" {
+		targets = []string{tg}
+	} else if len(targets) > 1 {
+		targets = targets[:1]
+	}
+	return l.update(ctx, name, func(g *environment.Generation) {
+		g.Phase, g.Groups, g.TargetGroups, g.Address = environment.Launching, groups, targets, st.Outputs["Address"]
+		l.block(g, "instances-launching", "group/"+groups[0], "its instances are being launched")
+	})
+}
+
+// seen is what one look at a generation's fleets finds.
+type seen struct {
+	healthy, launched, lost int
+	waiting                 string // an instance that is not there yet, and why
+}
+
+func (l *Generations) observe(ctx context.Context, name string, g environment.Generation) (time.Duration, error) {
+	s, err := l.look(ctx, g)
+	if err != nil {
+		return 0, err
+	}
+	now := l.Clock.Now()
+	if g.Phase == environment.Serving {
+		return 10 * time.Second, l.update(ctx, name, func(g *environment.Generation) { g.Healthy, g.Launched = s.healthy, max(g.Launched, s.launched) })
+	}
+	if s.healthy >= g.Size {
+		return reconcile.Done, l.update(ctx, name, func(g *environment.Generation) {
+			g.Phase, g.Healthy, g.Launched, g.Lost, g.Ready, g.Blocker = environment.Serving, s.healthy, s.launched, s.lost, now, nil
+		})
+	}
+	why := ""
+	switch {
+	case s.lost >= max(3, g.Size/5):
+		why = fmt.Sprintf("%d instances were launched and never became healthy", s.lost)
+	case now.After(g.Deadline):
+		why = fmt.Sprintf("only %d of %d instances were healthy when its time was over", s.healthy, g.Size)
+	}
+	if why == "" {
+		return l.poll(g.Created), l.update(ctx, name, func(g *environment.Generation) {
+			g.Healthy, g.Launched, g.Lost = s.healthy, s.launched, s.lost
+			l.block(g, "instances-not-healthy", "group/"+g.Groups[0], fmt.Sprintf("%d of %d instances are healthy%s", s.healthy, g.Size, s.waiting))
+			g.Blocker.Until = g.Deadline
+		})
+	}
+	if r := l.handoffFailure(ctx, g); r != "" {
+		why += "; " + r
+	} else if s.waiting != "" {
+		why += s.waiting
+	}
+	_ = l.update(ctx, name, func(g *environment.Generation) { g.Healthy, g.Launched, g.Lost = s.healthy, s.launched, s.lost })
+	return reconcile.Done, l.fail(ctx, name, why)
+}
+
+func (l *Generations) look(ctx context.Context, g environment.Generation) (seen, error) {
+	var s seen
+	healthy := map[string]bool{}
+	for _, tg := range g.TargetGroups {
+		ts, err := l.Cloud.Targets(ctx, tg)
+		if err != nil {
+			return s, err
+		}
+		for _, t := range ts {
+			healthy[t.Instance] = t.State == "healthy"
+			if t.State == "unhealthy" && s.waiting == "" {
+				s.waiting = fmt.Sprintf("; %s fails its health check (%s)", t.Instance, t.Reason)
+			}
+		}
+	}
+	ok := map[string]bool{}
+	for _, name := range g.Groups {
+		gr, err := l.Cloud.Group(ctx, name)
+		if err != nil {
+			return s, err
+		}
+		for _, m := range gr.Members {
+			h, target := healthy[m.Instance]
+			good := m.Lifecycle == "InService" && m.Healthy
+			if good && (h || (!target && len(g.TargetGroups) == 0)) {
+				s.healthy++
+			}
+			ok[m.Instance] = good || strings.HasPrefix(m.Lifecycle, "Pending")
+		}
+		is, err := l.Cloud.Instances(ctx, map[string]string{"tag:aws:autoscaling:groupName": name})
+		if err != nil {
+			return s, err
+		}
+		for _, i := range is {
+			s.launched++
+			if g.Ready.IsZero() && !ok[i.ID] && i.State != "pending" {
+				s.lost++
+				if i.Reason != "" && s.waiting == "" {
+					s.waiting = fmt.Sprintf("; %s ended: %s", i.ID, i.Reason)
+				}
+			}
+		}
+		if len(is) == 0 && len(gr.Members) == 0 {
+			as, err := l.Cloud.Activities(ctx, name)
+			if err != nil {
+				return s, err
+			}
+			if len(as) > 0 && as[0].Message != "" {
+				s.waiting = "; " + as[0].Message
+			}
+		}
+	}
+	return s, nil
+}
+
+// report is what an instance's agent says of its hand-off.
+type report struct {
+	Instance string `json:"instance"`
+	OK       bool   `json:"ok"`
+	Reason   string `json:"reason"`
+	ExitCode int    `json:"exit_code"`
+	Output   string `json:"output"`
+}
+
+// handoffFailure is the first failed hand-off that an instance reported.
+func (l *Generations) handoffFailure(ctx context.Context, g environment.Generation) string {
+	keys, err := l.Cloud.ListObjects(ctx, handoffPrefix(g))
+	if err != nil {
+		return ""
+	}
+	for _, k := range keys {
+		raw, err := l.Cloud.Object(ctx, k, 64<<10)
+		if err != nil {
+			continue
+		}
+		var r report
+		if json.Unmarshal(raw, &r) != nil || r.OK {
+			continue
+		}
+		if r.Instance == "" {
+			r.Instance = strings.TrimSuffix(path.Base(k), ".json")
+		}
+		why := "the hand-off on " + r.Instance + " failed: " + r.Reason
+		if out := strings.TrimSpace(r.Output); out != "" {
+			lines := strings.Split(out, "\n")
+			why += "; its last lines:\n  " + strings.Join(lines[max(0, len(lines)-5):], "\n  ")
+		}
+		return why
+	}
+	return ""
+}
+
+func handoffPrefix(g environment.Generation) string {
+	return "handoff/" + g.Environment + "/" + strconv.Itoa(g.Number) + "/"
+}
+
+func (l *Generations) terminate(ctx context.Context, name string, g environment.Generation, object string) (time.Duration, error) {
+	// CloudFormation waits for ever for instances that are protected from
+	// scale-in, so the groups go first, with force. A stack that was cut off
+	// before its groups were noted down says itself what they are.
+	groups := g.Groups
+	if len(groups) == 0 {
+		rs, err := l.Cloud.StackResources(ctx, g.Stack)
+		if err != nil && fault.KindOf(err) != fault.NotFound {
+			return 0, err
+		}
+		for _, r := range rs {
+			if r.Type == "AWS::AutoScaling::AutoScalingGroup" && r.Physical != "" && r.Status != "DELETE_COMPLETE" {
+				groups = append(groups, r.Physical)
+			}
+		}
+	}
+	for _, gr := range groups {
+		if err := l.Cloud.DeleteGroup(ctx, cloud.Intent{ID: object + "/delete-group/" + gr, Object: object}, gr); err != nil && fault.KindOf(err) != fault.NotFound {
+			return 0, err
+		}
+	}
+	gone, again, err := deleteStack(ctx, l.Cloud, object, g.Stack)
+	if err != nil || !gone {
+		return again, err
+	}
+	if err := l.Cloud.DeletePrefix(ctx, cloud.Intent{ID: object + "/delete-reports/1", Object: object}, handoffPrefix(g)); err != nil {
+		return 0, err
+	}
+	if err := l.Cloud.PruneIntents(ctx, object); err != nil {
+		return 0, err
+	}
+	return reconcile.Done, l.update(ctx, name, func(g *environment.Generation) { g.Phase, g.Blocker, g.Healthy = environment.Gone, nil, 0 })
+}
+
+func (l *Generations) block(g *environment.Generation, rule, on, message string) {
+	g.Blocker = blocker.Carry(g.Blocker, blocker.Blocker{Rule: rule, On: on, Message: message, Since: l.Clock.Now()})
+}
+
+func (l *Generations) fail(ctx context.Context, name, why string) error {
+	l.Log.Warn("generation failed", "generation", name, "why", why)
+	return l.update(ctx, name, func(g *environment.Generation) { g.Phase, g.Error, g.Blocker = environment.Failed, why, nil })
+}
+
+func (l *Generations) update(ctx context.Context, name string, f func(*environment.Generation)) error {
+	return reconcile.Update(ctx, l.Store, environment.GenerationKind, name, func(v *environment.Generation) error { f(v); return nil })
+}

@@ -1,0 +1,170 @@
+package sqlite
+
+import (
+	"context"
+	"database/sql"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+	"unicode"
+	"unicode/utf8"
+
+	"github.com/dayfly-infra/dayfly/internal/fault"
+	"github.com/dayfly-infra/dayfly/internal/store"
+)
+
+const (
+	maxName = 512
+	maxBody = 16 << 20
+	// above sorts after every name: names may not contain it.
+	above = "\U0010FFFF"
+	// A tombstone is kept for so long, so that nobody still holds a version of
+	// the record that was there before.
+	tombstones = time.Hour
+)
+
+// Get implements store.Store.
+func (s *Store) Get(ctx context.Context, kind, name string) (store.Record, error) {
+	r := store.Record{Kind: kind, Name: name}
+	var updated int64
+	var body string
+	err := s.read.QueryRowContext(ctx, `SELECT version, revision, updated, body FROM record WHERE kind = $1 AND name = $2 AND body IS NOT NULL`, kind, name).
+		Scan(&r.Version, &r.Revision, &updated, &body)
+	if errors.Is(err, sql.ErrNoRows) {
+		return store.Record{}, fmt.Errorf("%s %s: %w", kind, name, store.ErrNotFound)
+	}
+	if err != nil {
+		return store.Record{}, fmt.Errorf("read record %s %s: %w", kind, name, err)
+	}
+	r.Updated, r.Body = time.Unix(0, updated).UTC(), json.RawMessage(body)
+	return r, nil
+}
+
+// List implements store.Store.
+func (s *Store) List(ctx context.Context, kind, prefix string) ([]store.Record, error) {
+	rows, err := s.read.QueryContext(ctx, `SELECT name, version, revision, updated, body FROM record WHERE kind = $1 AND name >= $2 AND name < $3 AND body IS NOT NULL ORDER BY name`, kind, prefix, prefix+above)
+	if err != nil {
+		return nil, fmt.Errorf("list records %s %s: %w", kind, prefix, err)
+	}
+	defer rows.Close()
+	var out []store.Record
+	for rows.Next() {
+		r := store.Record{Kind: kind}
+		var updated int64
+		var body string
+		if err := rows.Scan(&r.Name, &r.Version, &r.Revision, &updated, &body); err != nil {
+			return nil, fmt.Errorf("list records %s %s: %w", kind, prefix, err)
+		}
+		r.Updated, r.Body = time.Unix(0, updated).UTC(), json.RawMessage(body)
+		out = append(out, r)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, fmt.Errorf("list records %s %s: %w", kind, prefix, err)
+	}
+	return out, nil
+}
+
+// Apply implements store.Store.
+func (s *Store) Apply(ctx context.Context, epoch int64, writes ...store.Write) error {
+	deletes := false
+	for _, w := range writes {
+		if err := check(w); err != nil {
+			return err
+		}
+		deletes = deletes || w.Body == nil
+	}
+	now := s.clock.Now().UnixNano()
+	err := s.change(ctx, func(tx *sql.Tx) error {
+		// One statement takes the revisions and the row that orders all
+		// writers, and tells who owns.
+		var last, current int64
+		var holder string
+		if err := tx.QueryRowContext(ctx, `UPDATE ledger SET revision = revision + $1 WHERE id = 1 RETURNING revision, epoch, holder`, len(writes)).Scan(&last, &current, &holder); err != nil {
+			return err
+		}
+		if epoch != store.NoEpoch && (epoch != current || holder == "") {
+			return fmt.Errorf("epoch %d: %w", epoch, store.ErrFenced)
+		}
+		for i, w := range writes {
+			if err := apply(ctx, tx, w, last-int64(len(writes))+int64(i)+1, now); err != nil {
+				return fmt.Errorf("%s %s: %w", w.Kind, w.Name, err)
+			}
+		}
+		if deletes && s.mayPrune(now) {
+			_, err := tx.ExecContext(ctx, `DELETE FROM record WHERE body IS NULL AND updated < $1 AND revision <= $2`, now-int64(tombstones), s.seen(last-int64(len(writes))))
+			return err
+		}
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("write records: %w", err)
+	}
+	s.wake()
+	return nil
+}
+
+func apply(ctx context.Context, tx *sql.Tx, w store.Write, revision, now int64) error {
+	var version int64
+	var there bool
+	err := tx.QueryRowContext(ctx, `SELECT version, body IS NOT NULL FROM record WHERE kind = $1 AND name = $2`, w.Kind, w.Name).Scan(&version, &there)
+	if err != nil && !errors.Is(err, sql.ErrNoRows) {
+		return err
+	}
+	if have := version; w.Version != store.Any {
+		if !there {
+			have = 0
+		}
+		if have != w.Version {
+			return fmt.Errorf("version %d was read, %d is there: %w", w.Version, have, store.ErrConflict)
+		}
+	}
+	var body any // NULL
+	if w.Body != nil {
+		body = string(w.Body)
+	} else if !there {
+		return nil // nothing to delete
+	}
+	_, err = tx.ExecContext(ctx, `INSERT INTO record (kind, name, version, revision, updated, body) VALUES ($1, $2, $3, $4, $5, $6)
+		ON CONFLICT (kind, name) DO UPDATE SET version = excluded.version, revision = excluded.revision, updated = excluded.updated, body = excluded.body`,
+		w.Kind, w.Name, version+1, revision, now, body)
+	return err
+}
+
+// change runs f in a write transaction.
+func (s *Store) change(ctx context.Context, f func(*sql.Tx) error) error {
+	tx, err := s.write.BeginTx(ctx, nil)
+	if err != nil {
+		return err
+	}
+	defer tx.Rollback() // after Commit this does nothing
+	if err := f(tx); err != nil {
+		return err
+	}
+	return tx.Commit()
+}
+
+func check(w store.Write) error {
+	bad := func(why string) error {
+		return &fault.Error{Kind: fault.Invalid, Op: "write record", Object: w.Kind + " " + w.Name, Message: why}
+	}
+	for _, s := range []string{w.Kind, w.Name} {
+		if s == "" || len(s) > maxName {
+			return bad(fmt.Sprintf("kind and name have 1 to %d bytes", maxName))
+		}
+		if !utf8.ValidString(s) || strings.Contains(s, above) || strings.ContainsFunc(s, unicode.IsControl) {
+			return bad("kind and name are printable UTF-8")
+		}
+	}
+	if len(w.Body) > maxBody {
+		return bad(fmt.Sprintf("the body has %d bytes, at most %d are allowed", len(w.Body), maxBody))
+	}
+	if w.Body != nil && !json.Valid(w.Body) {
+		return bad("the body is not JSON")
+	}
+	if w.Version < store.Any {
+		return bad(fmt.Sprintf("version %d", w.Version))
+	}
+	return nil
+}
