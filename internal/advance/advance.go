@@ -65,8 +65,23 @@ type Loop struct {
 // firstPort is the listener port of a run's first suite on the shared balancer.
 const firstPort = 8001
 
+// soon is when the loop goes on after a step.
+const soon = 20 * time.Millisecond
+
 // Kind implements reconcile.Loop.
 func (*Loop) Kind() string { return pipeline.Kind }
+
+// Follows implements reconcile.Follower: a run looks again when one of its
+// environments changes.
+func (*Loop) Follows(k store.Key) []string {
+	if k.Kind != environment.Kind {
+		return nil
+	}
+	if run := pipeline.RunOf(k.Name); run != "" {
+		return []string{run}
+	}
+	return nil
+}
 
 // Reconcile implements reconcile.Loop.
 func (l *Loop) Reconcile(ctx context.Context, name string) (time.Duration, error) {
@@ -84,7 +99,7 @@ func (l *Loop) Reconcile(ctx context.Context, name string) (time.Duration, error
 		return l.resolve(ctx, r)
 	}
 	if r.Phase == pipeline.Pending {
-		return 0, l.begin(ctx, r)
+		return soon, l.begin(ctx, r)
 	}
 	if r.Open() > 0 {
 		return l.suites(ctx, r)
@@ -105,18 +120,18 @@ func (l *Loop) resolve(ctx context.Context, r pipeline.Run) (time.Duration, erro
 			return 2 * time.Second, set(func(r *pipeline.Run) { l.block(r, "release-not-resolved", "box/"+b.Release.Box, err.Error()) })
 		}
 		if err != nil {
-			return 0, set(func(r *pipeline.Run) { r.Error = err.Error() })
+			return soon, set(func(r *pipeline.Run) { r.Error = err.Error() })
 		}
-		return 0, set(func(r *pipeline.Run) { r.Release = rel })
+		return soon, set(func(r *pipeline.Run) { r.Release = rel })
 	}
 	im, waiting, err := l.Images.Baked(ctx, r.Bake)
 	switch {
 	case err != nil:
-		return 0, set(func(r *pipeline.Run) { r.Error = err.Error() })
+		return soon, set(func(r *pipeline.Run) { r.Error = err.Error() })
 	case im == "":
 		return 500 * time.Millisecond, set(func(r *pipeline.Run) { l.block(r, "image-baking", "bake/"+r.Bake, waiting) })
 	}
-	return 0, set(func(r *pipeline.Run) { r.Image, r.Blocker = im, nil })
+	return soon, set(func(r *pipeline.Run) { r.Image, r.Blocker = im, nil })
 }
 
 // begin writes the shared foundation and an environment for each suite, all in
@@ -174,7 +189,7 @@ func (l *Loop) suites(ctx context.Context, r pipeline.Run) (time.Duration, error
 		}
 	}
 	if len(waits) == 0 {
-		return 0, nil
+		return soon, nil
 	}
 	return 200 * time.Millisecond, l.update(ctx, r.Name, func(r *pipeline.Run) {
 		l.block(r, "suites-running", "run/"+r.Name, fmt.Sprintf("%d of %d suites have no result yet; %s", r.Open(), len(r.Suites), strings.Join(waits, "; ")))

@@ -3,6 +3,8 @@
 package pipeline
 
 import (
+	"regexp"
+	"strconv"
 	"time"
 
 	"github.com/dayfly-infra/dayfly/internal/blocker"
@@ -71,6 +73,20 @@ type Suite struct {
 type Failure struct {
 	Case    string `json:"case"`
 	Message string `json:"message"`
+}
+
+var environmentName = regexp.MustCompile(`^(.+-r[0-9]+)-.+$`)
+
+// RunName is the name of a blueprint's n-th run.
+func RunName(blueprint string, n int) string { return blueprint + "-r" + strconv.Itoa(n) }
+
+// RunOf is the run that an environment of that name belongs to, "" for one that
+// belongs to none.
+func RunOf(environment string) string {
+	if m := environmentName.FindStringSubmatch(environment); m != nil {
+		return m[1]
+	}
+	return ""
 }
 
 // OK tells whether a suite ended and passed.

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"runtime/debug"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -238,7 +239,11 @@ func (e *Engine) work(ctx context.Context, q *queue, lose context.CancelCauseFun
 		if err != nil && errors.Is(err, store.ErrFenced) {
 			lose(err)
 		}
-		if err == nil || ctx.Err() != nil {
+		if ctx.Err() != nil { // what ends everything is no failure of this key
+			q.done(k, 0, 0)
+			return
+		}
+		if err == nil {
 			e.succeeded(k)
 			q.done(k, again, 0)
 			continue
@@ -288,7 +293,7 @@ func (e *Engine) failed(k key, err error) time.Duration {
 	if errors.Is(err, store.ErrConflict) && f.count < 5 {
 		return wait // another writer was faster: not worth a line
 	}
-	text := err.Error()
+	text, _, _ := strings.Cut(err.Error(), "\n") // a panic's stack differs each time
 	if text == f.text && now.Sub(f.logged) < sameAgain {
 		f.same++
 		return wait

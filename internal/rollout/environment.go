@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/dayfly-infra/dayfly/internal/blocker"
@@ -23,6 +25,20 @@ const slack = 5 * time.Minute
 
 // Kind implements reconcile.Loop.
 func (*Environments) Kind() string { return environment.Kind }
+
+// Follows implements reconcile.Follower: an environment looks again when one of
+// its generations, or a foundation of its name, changes.
+func (*Environments) Follows(k store.Key) []string {
+	switch k.Kind {
+	case environment.GenerationKind:
+		if env, _, ok := strings.Cut(k.Name, "/"); ok {
+			return []string{env}
+		}
+	case environment.FoundationKind:
+		return []string{k.Name}
+	}
+	return nil
+}
 
 // Reconcile implements reconcile.Loop.
 func (l *Environments) Reconcile(ctx context.Context, name string) (time.Duration, error) {
@@ -57,7 +73,7 @@ func (l *Environments) resolve(ctx context.Context, e environment.Environment) (
 		if err != nil {
 			return l.stuckOrFailed(ctx, e, "release-not-resolved", "box/"+b.Release.Box, err)
 		}
-		return 0, l.update(ctx, e.Name, func(e *environment.Environment) {
+		return soon, l.update(ctx, e.Name, func(e *environment.Environment) {
 			if e.Next != nil && e.Next.Release == "" {
 				e.Next.Release = rel
 			}
@@ -72,7 +88,7 @@ func (l *Environments) resolve(ctx context.Context, e environment.Environment) (
 			l.block(e, "image-baking", "bake/"+e.Next.Bake, waiting, "")
 		})
 	}
-	return 0, l.update(ctx, e.Name, func(e *environment.Environment) {
+	return soon, l.update(ctx, e.Name, func(e *environment.Environment) {
 		if e.Next != nil {
 			e.Next.Image, e.Blocker = im, nil
 		}
@@ -151,7 +167,7 @@ func (l *Environments) act(ctx context.Context, e environment.Environment, o env
 				ws = append(ws, cloud.Weight{TargetGroup: tg})
 			}
 		}
-		return 0, l.traffic(ctx, object, fmt.Sprintf("attach/%d", d.Number), listener, ws)
+		return soon, l.traffic(ctx, object, fmt.Sprintf("attach/%d", d.Number), listener, ws)
 	case environment.Switch:
 		g := generation(o, d.Number)
 		if listener != "" {
@@ -163,12 +179,12 @@ func (l *Environments) act(ctx context.Context, e environment.Environment, o env
 				return 0, err
 			}
 		}
-		return 0, l.update(ctx, e.Name, func(e *environment.Environment) {
+		return soon, l.update(ctx, e.Name, func(e *environment.Environment) {
 			e.Serving, e.Image, e.Release, e.Files = g.Number, g.Image, g.Release, g.Files
 			e.Phase, e.Blocker, e.Error, e.Address = environment.Serving, nil, "", l.address(*e, o, g)
 		})
 	case environment.Supersede, environment.Retire:
-		return 0, l.end(ctx, e.Name, d.Number)
+		return soon, l.end(ctx, e.Name, d.Number)
 	case environment.GiveUp:
 		ws := []cloud.Weight{}
 		failed := generation(o, d.Number)
@@ -189,7 +205,7 @@ func (l *Environments) act(ctx context.Context, e environment.Environment, o env
 		if err := l.end(ctx, e.Name, d.Number); err != nil {
 			return 0, err
 		}
-		return 0, l.update(ctx, e.Name, func(e *environment.Environment) {
+		return soon, l.update(ctx, e.Name, func(e *environment.Environment) {
 			e.Error, e.Blocker, e.Want, e.Phase = d.Reason, nil, e.Serving, environment.Serving
 			if e.Serving == 0 {
 				e.Phase = environment.Failed
@@ -197,11 +213,11 @@ func (l *Environments) act(ctx context.Context, e environment.Environment, o env
 		})
 	case environment.EndTraffic:
 		if e.Port != 0 && listener != "" {
-			return 0, l.Cloud.DeleteListener(ctx, cloud.Intent{ID: object + "/delete-listener/" + listener, Object: object}, listener)
+			return soon, l.Cloud.DeleteListener(ctx, cloud.Intent{ID: object + "/delete-listener/1", Object: object}, listener)
 		}
-		return 0, l.traffic(ctx, object, "end-traffic", listener, nil)
+		return soon, l.traffic(ctx, object, "end-traffic", listener, nil)
 	case environment.EndFoundation:
-		return 0, reconcile.Update(ctx, l.Store, environment.FoundationKind, e.Foundation, func(f *environment.Foundation) error { f.Destroy = true; return nil })
+		return soon, reconcile.Update(ctx, l.Store, environment.FoundationKind, e.Foundation, func(f *environment.Foundation) error { f.Destroy = true; return nil })
 	case environment.Finish:
 		return l.finish(ctx, e, o, listener, object)
 	}
@@ -214,11 +230,8 @@ func (l *Environments) act(ctx context.Context, e environment.Environment, o env
 // traffic sets a listener's weights. The intent's id holds what is to be set,
 // so that the same wish is one intent and another wish another one.
 func (l *Environments) traffic(ctx context.Context, object, step, listener string, ws []cloud.Weight) error {
-	id := object + "/" + step
-	for _, w := range ws {
-		id += fmt.Sprintf("/%s=%d", w.TargetGroup, w.Weight)
-	}
-	return l.Cloud.SetListener(ctx, cloud.Intent{ID: id, Object: object}, listener, ws)
+	slices.SortFunc(ws, func(a, b cloud.Weight) int { return strings.Compare(a.TargetGroup, b.TargetGroup) })
+	return l.Cloud.SetListener(ctx, cloud.Intent{ID: object + "/" + step + "/" + mark(listener, ws), Object: object}, listener, ws)
 }
 
 func (l *Environments) generate(ctx context.Context, e environment.Environment, o environment.Observed, d environment.Decision) (time.Duration, error) {
@@ -238,7 +251,7 @@ func (l *Environments) generate(ctx context.Context, e environment.Environment, 
 			if err != nil {
 				return 0, err
 			}
-			return 0, l.update(ctx, e.Name, func(e *environment.Environment) { e.Listener = arn })
+			return soon, l.update(ctx, e.Name, func(e *environment.Environment) { e.Listener = arn })
 		}
 	}
 	ps := map[string]string{}
@@ -261,12 +274,12 @@ func (l *Environments) generate(ctx context.Context, e environment.Environment, 
 		return 0, err
 	}
 	if cur.Next == nil || cur.Want+1 != d.Number || cur.Destroy {
-		return 0, nil // it was decided otherwise meanwhile
+		return soon, nil // it was decided otherwise meanwhile
 	}
 	cur.Next, cur.Want, cur.Size, cur.Phase, cur.Error = nil, d.Number, g.Size, environment.Launching, ""
 	// Both records or none: a generation that no environment wants would
 	// never end.
-	return 0, l.Store.Apply(ctx, reconcile.Epoch(ctx),
+	return soon, l.Store.Apply(ctx, reconcile.Epoch(ctx),
 		store.Put(environment.Kind, e.Name, version, cur),
 		store.Put(environment.GenerationKind, name, 0, g))
 }
@@ -298,7 +311,7 @@ func (l *Environments) foundation(ctx context.Context, e environment.Environment
 
 func (l *Environments) finish(ctx context.Context, e environment.Environment, o environment.Observed, listener, object string) (time.Duration, error) {
 	if e.Port != 0 && listener != "" && !o.ListenerGone {
-		return 0, l.Cloud.DeleteListener(ctx, cloud.Intent{ID: object + "/delete-listener/" + listener, Object: object}, listener)
+		return soon, l.Cloud.DeleteListener(ctx, cloud.Intent{ID: object + "/delete-listener/1", Object: object}, listener)
 	}
 	if err := l.Cloud.PruneIntents(ctx, object); err != nil {
 		return 0, err

@@ -164,11 +164,10 @@ func deleteStack(ctx context.Context, c Cloud, object, stack string) (gone bool,
 	}
 	// A deletion that failed is asked for again with another intent: what
 	// stood in its way may be gone by now.
-	id := object + "/delete-stack/" + st.Status
+	id := object + "/delete-stack/" + mark(st.ID, st.Status, st.Reason)
 	again = 150 * time.Millisecond
 	if st.Status == "DELETE_FAILED" {
 		again = 5 * time.Second
-		id += "/" + st.Reason
 	}
 	return false, again, c.DeleteStack(ctx, cloud.Intent{ID: id, Object: object}, stack)
 }

@@ -299,7 +299,7 @@ func (l *Generations) terminate(ctx context.Context, name string, g environment.
 		}
 	}
 	for _, gr := range groups {
-		if err := l.Cloud.DeleteGroup(ctx, cloud.Intent{ID: object + "/delete-group/" + gr, Object: object}, gr); err != nil && fault.KindOf(err) != fault.NotFound {
+		if err := l.Cloud.DeleteGroup(ctx, cloud.Intent{ID: object + "/delete-group/" + mark(gr), Object: object}, gr); err != nil && fault.KindOf(err) != fault.NotFound {
 			return 0, err
 		}
 	}

@@ -6,6 +6,9 @@ package rollout
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
 	"io/fs"
 	"log/slog"
 	"time"
@@ -83,6 +86,16 @@ type Config struct {
 // not made slow and a slow one is not asked to death.
 func (c Config) poll(start time.Time) time.Duration {
 	return min(max(c.Clock.Now().Sub(start)/15, 100*time.Millisecond), 5*time.Second)
+}
+
+// soon is when a loop goes on after a step that changed no record of its own.
+const soon = 20 * time.Millisecond
+
+// mark is a short name for what an intent is about, so that the same wish is
+// the same intent and another wish another one.
+func mark(what ...any) string {
+	sum := sha256.Sum256(fmt.Append(nil, what...))
+	return hex.EncodeToString(sum[:8])
 }
 
 // StackName is the deterministic name of a stack that belongs to a record.

@@ -31,6 +31,7 @@ const maxPack = 80 << 20
 type Backend interface {
 	AddBlueprint(ctx context.Context, tar io.Reader) (Blueprint, error)
 	Bake(ctx context.Context, files string) (bake.Bake, error)
+	CancelBake(ctx context.Context, name string) (bake.Bake, error)
 	Resolve(ctx context.Context, files string) (release.Release, error)
 	Deploy(ctx context.Context, d Deploy) (environment.Environment, error)
 	Destroy(ctx context.Context, name string) (environment.Environment, error)
@@ -100,6 +101,9 @@ func New(b Backend, s store.Store, version string) http.Handler {
 	}]) (*out[bake.Bake], error) {
 		return answer(b.Bake(ctx, in.Body.Files))
 	})
+	huma.Delete(api, "/v1/bakes/{name}", func(ctx context.Context, in *named) (*out[bake.Bake], error) {
+		return answer(b.CancelBake(ctx, in.Name))
+	}, func(o *huma.Operation) { o.DefaultStatus = http.StatusOK })
 	huma.Post(api, "/v1/releases", func(ctx context.Context, in *body[struct {
 		Files string `json:"files" pattern:"^sha256:[0-9a-f]{64}$"`
 	}]) (*out[release.Release], error) {

@@ -23,7 +23,11 @@ func parseJSON(src []byte) (*Node, *Problem) {
 		at := r.lines.at(int(d.InputOffset()))
 		var s *json.SyntaxError
 		if errors.As(err, &s) {
-			at = r.lines.at(int(s.Offset) - 1)
+			off := max(int(s.Offset)-1, 0)
+			for off < len(src)-1 && (src[off] == ' ' || src[off] == '\n' || src[off] == '\t' || src[off] == '\r') {
+				off++ // the decoder counts from before it
+			}
+			at = r.lines.at(off)
 		}
 		msg := err.Error()
 		if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {

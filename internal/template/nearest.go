@@ -26,10 +26,10 @@ func didYouMean(word string, words []string) string {
 	return ""
 }
 
-// distance is the number of letters to change, add, remove or swap, at most limit.
+// distance is the number of letters to change, add, remove or swap, or more than limit.
 func distance(a, b string, limit int) int {
 	if len(a)-len(b) > limit || len(b)-len(a) > limit {
-		return limit
+		return limit + 1
 	}
 	before, last, row := make([]int, len(b)+1), make([]int, len(b)+1), make([]int, len(b)+1)
 	for j := range last {

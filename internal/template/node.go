@@ -62,10 +62,11 @@ const (
 	List
 	Map
 	Unknown
+	absent // AWS::NoValue
 )
 
 func (k Kind) String() string {
-	return [...]string{"nothing", "a string", "a number", "true or false", "a list", "a map", "a value that is not known yet"}[k]
+	return [...]string{"nothing", "a string", "a number", "true or false", "a list", "a map", "a value that is not known yet", "nothing"}[k]
 }
 
 // Node is a piece of a template. Short tags are written out: !Ref X is a map
@@ -190,6 +191,6 @@ func FromValue(pos Pos, v any) *Node {
 	return n
 }
 
-func text(pos Pos, s string) *Node  { return &Node{Pos: pos, Kind: String, Text: s} }
-func unknown(pos Pos) *Node         { return &Node{Pos: pos, Kind: Unknown} }
+func text(pos Pos, s string) *Node   { return &Node{Pos: pos, Kind: String, Text: s} }
+func unknown(pos Pos) *Node          { return &Node{Pos: pos, Kind: Unknown} }
 func (n *Node) isText(s string) bool { return n != nil && n.Kind == String && n.Text == s }

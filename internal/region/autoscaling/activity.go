@@ -12,8 +12,8 @@ import (
 )
 
 const (
-	keepActivities = 500              // of one group
-	keepDeleted    = 2 * time.Hour    // of groups that are gone
+	keepActivities = 500           // of one group
+	keepDeleted    = 2 * time.Hour // of groups that are gone
 )
 
 func (s *Service) indexActivities() {

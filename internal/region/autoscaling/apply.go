@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"maps"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/dayfly-infra/dayfly/internal/region/state"
@@ -12,8 +13,9 @@ import (
 // apply writes a group's decisions down. Nothing is done yet: what the records
 // now say is done by the effects.
 func (s *Service) apply(tx *state.Tx, g group, acts []action, now time.Time) {
-	before := g
+	before, answered := g, false
 	for _, a := range acts {
+		answered = answered || a.Verb == wantMore || a.Verb == wantEnd && !a.Replace
 		switch a.Verb {
 		case wantMore:
 			s.intend(&g, a, now)
@@ -32,7 +34,7 @@ func (s *Service) apply(tx *state.Tx, g group, acts []action, now time.Time) {
 			s.move(tx, &g, in, a, now)
 		}
 	}
-	if g.Note != "" && g.launching() > 0 {
+	if answered {
 		g.Note = "" // the activities that follow from the request have it
 	}
 	if !same(before, g) {
@@ -95,7 +97,7 @@ func (s *Service) move(tx *state.Tx, g *group, in instance, a action, now time.T
 		s.takeOut(tx, g, &in, a.Cause, now)
 		in.Gone = a.Gone
 	case wantKill:
-		if in.Activity == "" || in.State == inService || in.State == standby || counts(in.State) {
+		if a.Cause != "" && !strings.HasPrefix(in.State, terminating) {
 			s.endActivity(tx, in.Activity, "Cancelled", "", now)
 			in.Activity = s.begin(tx, g, in.ID, "Terminating EC2 instance: "+in.ID, a.Cause, place{in.Zone, in.Subnet}, "InProgress", now)
 		}

@@ -12,19 +12,19 @@ import (
 )
 
 // Units that systemd finds in /run: they exist for this boot only and are
-// never part of the image.
+// never part of the image. The guest is not stopped before the shutdown's last
+// step: until then it shows the console and answers.
 const (
 	guestUnit = `[Unit]
 Description=Guest of the region (commands)
 Documentation=man:systemd.special(7)
 DefaultDependencies=no
-Before=shutdown.target
-Conflicts=shutdown.target
+IgnoreOnIsolate=yes
 
 [Service]
 ExecStart=` + Binary + ` serve
 Restart=always
-RestartSec=1
+RestartSec=100ms
 KillMode=process
 TasksMax=infinity
 StandardOutput=append:` + HostDir + "/" + ConsoleName + `
@@ -73,7 +73,10 @@ func writeUnits(root string, boot Boot) error {
 		"system.conf.d/50-dayfly.conf":    defaultEnvironment(boot.Env),
 		"system/dayfly-user-data.service": userDataUnit,
 	}
-	links := map[string]string{"system/sysinit.target.wants/dayfly-guest.service": "../dayfly-guest.service"}
+	links := map[string]string{
+		"system/sysinit.target.wants/dayfly-guest.service": "../dayfly-guest.service",
+		"system/console-getty.service":                     "/dev/null", // nobody can type there
+	}
 	if strings.HasPrefix(string(boot.UserData), "#!") {
 		links["system/multi-user.target.wants/dayfly-user-data.service"] = "../dayfly-user-data.service"
 	}
@@ -139,6 +142,7 @@ func Serve() error {
 	}
 	s.showConsole()
 	<-stop
+	hideConsole()
 	s.channel.close()
 	return nil
 }

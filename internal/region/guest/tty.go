@@ -17,8 +17,15 @@ func (s *system) showConsole() {
 	}
 }
 
+const consolePath = "/dev/console"
+
+// hideConsole takes the terminal away from /dev/console. Systemd waits a
+// second at each message for one whose other end is closed.
+func hideConsole() { _ = syscall.Unmount(consolePath, syscall.MNT_DETACH) }
+
 func (s *system) openTTY() error {
-	const path = "/dev/console"
+	// An earlier guest's is dead now, and nothing can be mounted on it.
+	hideConsole()
 	master, err := os.OpenFile("/dev/ptmx", os.O_RDWR|syscall.O_NOCTTY, 0)
 	if err != nil {
 		return err
@@ -38,6 +45,7 @@ func (s *system) openTTY() error {
 		return fmt.Errorf("pseudo-terminal: %v %v %v", err, e1, e2)
 	}
 	slave := "/dev/pts/" + strconv.Itoa(int(n))
+	const path = consolePath
 	if f, err := os.OpenFile(path, os.O_CREATE, 0o600); err == nil {
 		_ = f.Close()
 	}

@@ -66,6 +66,7 @@ func (s *Service) policyView(tx *state.Tx, m managed) *iamapi.Policy {
 	}
 }
 
+// CreatePolicy makes a managed policy of the account.
 func (s *Service) CreatePolicy(ctx context.Context, in *iamapi.CreatePolicyRequest) (*iamapi.CreatePolicyResponse, error) {
 	if err := checkName("policyName", in.PolicyName, 128); err != nil {
 		return nil, err
@@ -110,6 +111,7 @@ func (s *Service) policy(tx *state.Tx, arn string) (managed, error) {
 	return m, nil
 }
 
+// GetPolicy tells about a managed policy.
 func (s *Service) GetPolicy(_ context.Context, in *iamapi.GetPolicyRequest) (out *iamapi.GetPolicyResponse, err error) {
 	s.db.View(func(tx *state.Tx) {
 		var m managed
@@ -120,6 +122,7 @@ func (s *Service) GetPolicy(_ context.Context, in *iamapi.GetPolicyRequest) (out
 	return out, err
 }
 
+// GetPolicyVersion gives the document of a managed policy, whose only version is v1.
 func (s *Service) GetPolicyVersion(_ context.Context, in *iamapi.GetPolicyVersionRequest) (out *iamapi.GetPolicyVersionResponse, err error) {
 	s.db.View(func(tx *state.Tx) {
 		var m managed
@@ -140,6 +143,7 @@ func (m managed) version() *iamapi.PolicyVersion {
 	return &iamapi.PolicyVersion{CreateDate: new(m.Created), IsDefaultVersion: new(true), VersionId: "v1"}
 }
 
+// ListPolicyVersions lists the versions of a managed policy: one.
 func (s *Service) ListPolicyVersions(_ context.Context, in *iamapi.ListPolicyVersionsRequest) (out *iamapi.ListPolicyVersionsResponse, err error) {
 	s.db.View(func(tx *state.Tx) {
 		var m managed
@@ -150,6 +154,7 @@ func (s *Service) ListPolicyVersions(_ context.Context, in *iamapi.ListPolicyVer
 	return out, err
 }
 
+// DeletePolicy deletes a managed policy that nothing uses.
 func (s *Service) DeletePolicy(_ context.Context, in *iamapi.DeletePolicyRequest) error {
 	return s.db.Update(func(tx *state.Tx) error {
 		m, err := s.policy(tx, in.PolicyArn)
@@ -167,6 +172,7 @@ func (s *Service) DeletePolicy(_ context.Context, in *iamapi.DeletePolicyRequest
 	})
 }
 
+// ListPolicies lists AWS's and the account's managed policies.
 func (s *Service) ListPolicies(_ context.Context, in *iamapi.ListPoliciesRequest) (*iamapi.ListPoliciesResponse, error) {
 	var all []*iamapi.Policy
 	s.db.View(func(tx *state.Tx) {

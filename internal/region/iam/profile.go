@@ -35,6 +35,7 @@ func (s *Service) profileView(tx *state.Tx, p profile) *iamapi.InstanceProfile {
 	return v
 }
 
+// CreateInstanceProfile makes an instance profile without a role.
 func (s *Service) CreateInstanceProfile(ctx context.Context, in *iamapi.CreateInstanceProfileRequest) (*iamapi.CreateInstanceProfileResponse, error) {
 	if err := checkName("instanceProfileName", in.InstanceProfileName, 128); err != nil {
 		return nil, err
@@ -65,6 +66,7 @@ func (s *Service) CreateInstanceProfile(ctx context.Context, in *iamapi.CreateIn
 	return out, nil
 }
 
+// GetInstanceProfile tells about an instance profile.
 func (s *Service) GetInstanceProfile(_ context.Context, in *iamapi.GetInstanceProfileRequest) (out *iamapi.GetInstanceProfileResponse, err error) {
 	s.db.View(func(tx *state.Tx) {
 		var p profile
@@ -75,6 +77,7 @@ func (s *Service) GetInstanceProfile(_ context.Context, in *iamapi.GetInstancePr
 	return out, err
 }
 
+// DeleteInstanceProfile deletes an instance profile that has no role.
 func (s *Service) DeleteInstanceProfile(_ context.Context, in *iamapi.DeleteInstanceProfileRequest) error {
 	return s.db.Update(func(tx *state.Tx) error {
 		p, err := s.profile(tx, in.InstanceProfileName)
@@ -89,6 +92,7 @@ func (s *Service) DeleteInstanceProfile(_ context.Context, in *iamapi.DeleteInst
 	})
 }
 
+// ListInstanceProfiles lists the instance profiles by name.
 func (s *Service) ListInstanceProfiles(_ context.Context, in *iamapi.ListInstanceProfilesRequest) (*iamapi.ListInstanceProfilesResponse, error) {
 	all := s.listProfiles(func(p profile) bool { return strings.HasPrefix(p.Path, in.PathPrefix) })
 	out := &iamapi.ListInstanceProfilesResponse{}
@@ -97,6 +101,7 @@ func (s *Service) ListInstanceProfiles(_ context.Context, in *iamapi.ListInstanc
 	return out, err
 }
 
+// ListInstanceProfilesForRole lists the instance profiles that have a role.
 func (s *Service) ListInstanceProfilesForRole(_ context.Context, in *iamapi.ListInstanceProfilesForRoleRequest) (*iamapi.ListInstanceProfilesForRoleResponse, error) {
 	var err error
 	s.db.View(func(tx *state.Tx) { _, err = s.role(tx, in.RoleName) })
@@ -124,6 +129,7 @@ func (s *Service) listProfiles(want func(profile) bool) (all []*iamapi.InstanceP
 	return all
 }
 
+// AddRoleToInstanceProfile puts a role into an instance profile, which can have one.
 func (s *Service) AddRoleToInstanceProfile(_ context.Context, in *iamapi.AddRoleToInstanceProfileRequest) error {
 	return s.db.Update(func(tx *state.Tx) error {
 		p, err := s.profile(tx, in.InstanceProfileName)
@@ -142,6 +148,7 @@ func (s *Service) AddRoleToInstanceProfile(_ context.Context, in *iamapi.AddRole
 	})
 }
 
+// RemoveRoleFromInstanceProfile takes the role out of an instance profile.
 func (s *Service) RemoveRoleFromInstanceProfile(_ context.Context, in *iamapi.RemoveRoleFromInstanceProfileRequest) error {
 	return s.db.Update(func(tx *state.Tx) error {
 		p, err := s.profile(tx, in.InstanceProfileName)

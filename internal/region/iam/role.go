@@ -67,6 +67,7 @@ func (s *Service) role(tx *state.Tx, name string) (role, error) {
 	return r, nil
 }
 
+// CreateRole makes a role with its trust policy.
 func (s *Service) CreateRole(ctx context.Context, in *iamapi.CreateRoleRequest) (*iamapi.CreateRoleResponse, error) {
 	if err := checkName("roleName", in.RoleName, 64); err != nil {
 		return nil, err
@@ -112,6 +113,7 @@ func (s *Service) CreateRole(ctx context.Context, in *iamapi.CreateRoleRequest) 
 	return &iamapi.CreateRoleResponse{Role: r.view()}, nil
 }
 
+// GetRole tells about a role.
 func (s *Service) GetRole(_ context.Context, in *iamapi.GetRoleRequest) (out *iamapi.GetRoleResponse, err error) {
 	s.db.View(func(tx *state.Tx) {
 		var r role
@@ -122,6 +124,7 @@ func (s *Service) GetRole(_ context.Context, in *iamapi.GetRoleRequest) (out *ia
 	return out, err
 }
 
+// DeleteRole deletes a role that nothing uses and that has no policies.
 func (s *Service) DeleteRole(_ context.Context, in *iamapi.DeleteRoleRequest) error {
 	return s.db.Update(func(tx *state.Tx) error {
 		r, err := s.role(tx, in.RoleName)
@@ -144,6 +147,7 @@ func (s *Service) DeleteRole(_ context.Context, in *iamapi.DeleteRoleRequest) er
 	})
 }
 
+// ListRoles lists the roles by name.
 func (s *Service) ListRoles(_ context.Context, in *iamapi.ListRolesRequest) (*iamapi.ListRolesResponse, error) {
 	var all []*iamapi.Role
 	s.db.View(func(tx *state.Tx) {
@@ -161,6 +165,7 @@ func (s *Service) ListRoles(_ context.Context, in *iamapi.ListRolesRequest) (*ia
 	return out, err
 }
 
+// UpdateAssumeRolePolicy replaces a role's trust policy.
 func (s *Service) UpdateAssumeRolePolicy(_ context.Context, in *iamapi.UpdateAssumeRolePolicyRequest) error {
 	if err := checkTrust(in.PolicyDocument); err != nil {
 		return err
@@ -171,6 +176,7 @@ func (s *Service) UpdateAssumeRolePolicy(_ context.Context, in *iamapi.UpdateAss
 	})
 }
 
+// PutRolePolicy puts an inline policy on a role.
 func (s *Service) PutRolePolicy(_ context.Context, in *iamapi.PutRolePolicyRequest) error {
 	if err := checkName("policyName", in.PolicyName, 128); err != nil {
 		return err
@@ -194,6 +200,7 @@ func (s *Service) PutRolePolicy(_ context.Context, in *iamapi.PutRolePolicyReque
 	})
 }
 
+// GetRolePolicy gives an inline policy.
 func (s *Service) GetRolePolicy(_ context.Context, in *iamapi.GetRolePolicyRequest) (out *iamapi.GetRolePolicyResponse, err error) {
 	s.db.View(func(tx *state.Tx) {
 		var r role
@@ -214,6 +221,7 @@ func noInline(name string) error {
 	return notFound("The role policy with name %s cannot be found.", name)
 }
 
+// DeleteRolePolicy takes an inline policy away.
 func (s *Service) DeleteRolePolicy(_ context.Context, in *iamapi.DeleteRolePolicyRequest) error {
 	return s.change(in.RoleName, func(_ *state.Tx, r *role) error {
 		if _, ok := r.Inline[in.PolicyName]; !ok {
@@ -224,6 +232,7 @@ func (s *Service) DeleteRolePolicy(_ context.Context, in *iamapi.DeleteRolePolic
 	})
 }
 
+// ListRolePolicies names the inline policies of a role.
 func (s *Service) ListRolePolicies(_ context.Context, in *iamapi.ListRolePoliciesRequest) (*iamapi.ListRolePoliciesResponse, error) {
 	var names []string
 	var err error
@@ -241,6 +250,7 @@ func (s *Service) ListRolePolicies(_ context.Context, in *iamapi.ListRolePolicie
 	return out, err
 }
 
+// TagRole sets tags of a role.
 func (s *Service) TagRole(ctx context.Context, in *iamapi.TagRoleRequest) error {
 	return s.change(in.RoleName, func(_ *state.Tx, r *role) (err error) {
 		r.Tags, err = tagsOf(ctx, r.Tags, in.Tags)
@@ -248,6 +258,7 @@ func (s *Service) TagRole(ctx context.Context, in *iamapi.TagRoleRequest) error 
 	})
 }
 
+// UntagRole removes tags of a role.
 func (s *Service) UntagRole(_ context.Context, in *iamapi.UntagRoleRequest) error {
 	return s.change(in.RoleName, func(_ *state.Tx, r *role) error {
 		r.Tags = maps.Clone(r.Tags)
@@ -258,6 +269,7 @@ func (s *Service) UntagRole(_ context.Context, in *iamapi.UntagRoleRequest) erro
 	})
 }
 
+// AttachRolePolicy attaches a managed policy to a role.
 func (s *Service) AttachRolePolicy(_ context.Context, in *iamapi.AttachRolePolicyRequest) error {
 	return s.change(in.RoleName, func(tx *state.Tx, r *role) error {
 		if _, ok := s.findPolicy(tx, in.PolicyArn); !ok {
@@ -275,6 +287,7 @@ func (s *Service) AttachRolePolicy(_ context.Context, in *iamapi.AttachRolePolic
 	})
 }
 
+// DetachRolePolicy detaches a managed policy.
 func (s *Service) DetachRolePolicy(_ context.Context, in *iamapi.DetachRolePolicyRequest) error {
 	return s.change(in.RoleName, func(_ *state.Tx, r *role) error {
 		i := slices.Index(r.Attached, in.PolicyArn)
@@ -286,6 +299,7 @@ func (s *Service) DetachRolePolicy(_ context.Context, in *iamapi.DetachRolePolic
 	})
 }
 
+// ListAttachedRolePolicies lists the managed policies of a role.
 func (s *Service) ListAttachedRolePolicies(_ context.Context, in *iamapi.ListAttachedRolePoliciesRequest) (*iamapi.ListAttachedRolePoliciesResponse, error) {
 	var all []*iamapi.AttachedPolicy
 	var err error

@@ -41,7 +41,7 @@ func (h *handler) find(ctx context.Context, in Instance, path string) (string, b
 		parts = parts[:len(parts)-1]
 	}
 	if len(parts) == 0 || parts[0] == "" {
-		return strings.Join(versions, "\n"), len(parts) < 2
+		return strings.Join(versions, "\n"), path == "/" || path == ""
 	}
 	if !slices.Contains(versions, parts[0]) {
 		return "", false
@@ -66,7 +66,9 @@ func (h *handler) find(ctx context.Context, in Instance, path string) (string, b
 	case dir:
 		names := slices.Sorted(maps.Keys(x))
 		for i, n := range names {
-			if _, ok := x[n].(dir); ok && !flatDirs[n] {
+			if parts[len(parts)-1] == "public-keys" {
+				names[i] = n + "=" + in.KeyName
+			} else if _, ok := x[n].(dir); ok && !flatDirs[n] {
 				names[i] = n + "/"
 			}
 		}

@@ -157,6 +157,7 @@ var (
 	virtualHost = regexp.MustCompile(`^(.+)\.s3(?:[.-][a-z0-9-]+)?\.amazonaws\.com$`)
 )
 
+// ServeHTTP serves one request.
 func (s *Service) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	c := &call{Service: s, w: w, r: r, ctx: r.Context(), query: r.URL.Query()}
 	c.caller, _ = wire.CallerFrom(r.Context())

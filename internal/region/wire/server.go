@@ -108,6 +108,7 @@ func newRequestID() string {
 	return fmt.Sprintf("%x-%x-%x-%x-%x", b[:4], b[4:6], b[6:8], b[8:10], b[10:])
 }
 
+// ServeHTTP serves one request of any service.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	start := s.now.Now()
 	x := &exchange{Server: s, w: &statusWriter{ResponseWriter: w}, r: r, id: newRequestID(), protocol: "query"}

@@ -1,6 +1,7 @@
 package wire
 
 import (
+	"cmp"
 	"context"
 	"crypto/hmac"
 	"crypto/sha256"
@@ -88,7 +89,8 @@ func parseSignature(r *http.Request, query url.Values) (*signature, error) {
 		}
 		credential, signedHeaders, s.sum = query.Get("X-Amz-Credential"), query.Get("X-Amz-SignedHeaders"), query.Get("X-Amz-Signature")
 		s.token, s.stamp = query.Get("X-Amz-Security-Token"), query.Get("X-Amz-Date")
-		sec, err := strconv.Atoi(query.Get("X-Amz-Expires"))
+		// STS's presigned identities carry no lifetime.
+		sec, err := strconv.Atoi(cmp.Or(query.Get("X-Amz-Expires"), strconv.Itoa(int(maxSkew/time.Second))))
 		s.lifetime = time.Duration(sec) * time.Second
 		if err != nil || sec < 1 || sec > int(maxPresign/time.Second) {
 			return nil, incomplete("X-Amz-Expires must be a number of seconds between 1 and 604800")

@@ -23,7 +23,7 @@ import (
 // hostile one from filling the disk unseen.
 const (
 	MaxEntries = 5_000_000
-	MaxBytes   = 256 << 30
+	MaxBytes   = 64 << 30
 	maxXattrs  = 64
 )
 
@@ -44,7 +44,7 @@ func Extract(ctx context.Context, stream io.Reader, dir string) (int64, error) {
 	if err != nil {
 		return 0, fmt.Errorf("open %s: %w", dir, err)
 	}
-	x := &extractor{root: root, parentFD: -1, buf: make([]byte, 128<<10)}
+	x := &extractor{ctx: ctx, root: root, parentFD: -1, buf: make([]byte, 128<<10)}
 	defer x.close()
 	t := tar.NewReader(stream)
 	for n := 0; ; n++ {
@@ -69,6 +69,7 @@ func Extract(ctx context.Context, stream io.Reader, dir string) (int64, error) {
 }
 
 type extractor struct {
+	ctx      context.Context
 	root     int
 	parent   string // what parentFD is
 	parentFD int
@@ -241,7 +242,7 @@ func (x *extractor) file(at int, base string, h *tar.Header, body io.Reader) err
 	if err != nil {
 		return err
 	}
-	_, err = io.CopyBuffer(fdWriter(fd), struct{ io.Reader }{body}, x.buf)
+	_, err = io.CopyBuffer(fdWriter(fd), untilDone{x.ctx, body}, x.buf)
 	if cerr := unix.Close(fd); err == nil {
 		err = cerr
 	}
@@ -249,6 +250,20 @@ func (x *extractor) file(at int, base string, h *tar.Header, body io.Reader) err
 		return err
 	}
 	return x.attributes(at, base, h)
+}
+
+// untilDone ends with its context: a sparse file of a few bytes in the stream
+// can be very long.
+type untilDone struct {
+	ctx context.Context
+	r   io.Reader
+}
+
+func (u untilDone) Read(p []byte) (int, error) {
+	if err := u.ctx.Err(); err != nil {
+		return 0, err
+	}
+	return u.r.Read(p)
 }
 
 type fdWriter int

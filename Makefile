@@ -1,0 +1,31 @@
+# make demo and make test install what they need by themselves and say so.
+VERSION ?= $(shell git describe --always --dirty 2>/dev/null || echo dev)
+LDFLAGS  = -s -w -X main.version=$(VERSION)
+GO      ?= go
+
+.PHONY: all build deps demo test check fmt clean
+
+all: build
+
+# dayfly-guest is the local region's own: what AWS's agents are to an instance.
+build:
+	CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=false -ldflags '$(LDFLAGS)' -o bin/ ./cmd/dayfly ./cmd/dayfly-agent ./cmd/dayfly-guest
+
+# Debian packages that the local region and the tests use.
+deps:
+	scripts/deps.sh
+
+# The main job with real parts, on this machine; DEMO_INSTANCES, DEMO_SUITES.
+demo: deps build
+	$(GO) run -buildvcs=false ./demo
+
+# Everything, as root where it can be.
+test: deps build
+	scripts/test.sh
+
+# Fast, for every commit.
+check:
+	scripts/check.sh
+
+clean:
+	rm -rf bin build

@@ -1,0 +1,102 @@
+// Command dayfly-agent is the agent inside an instance.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"os/signal"
+	"runtime"
+	"runtime/debug"
+	"syscall"
+	"time"
+
+	"github.com/dayfly-infra/dayfly/internal/agent"
+)
+
+// version is set by the build.
+var version = "dev"
+
+const usage = `dayfly-agent is what Dayfly installs in an image.
+
+  dayfly-agent run                       at boot: details, hand-off, service, launch hook
+  dayfly-agent suite --files S3 --run COMMAND --results S3 [--timeout 30m]
+  dayfly-agent fetch s3://BUCKET/KEY FILE
+  dayfly-agent put FILE s3://BUCKET/KEY
+  dayfly-agent version
+`
+
+func main() { os.Exit(do(os.Args[1:])) }
+
+func do(args []string) int {
+	if len(args) == 0 {
+		fmt.Fprint(os.Stderr, usage)
+		return 2
+	}
+	// There is one on every instance: small comes before fast.
+	runtime.GOMAXPROCS(min(2, runtime.NumCPU()))
+	debug.SetGCPercent(25)
+	debug.SetMemoryLimit(12 << 20)
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
+	defer stop()
+	a := agent.New(version)
+	var err error
+	switch verb, rest := args[0], args[1:]; {
+	case verb == "run" && len(rest) == 0:
+		a.SetHostname = func(n string) error { return syscall.Sethostname([]byte(n)) }
+		a.Again = again
+		err = a.Run(ctx)
+	case verb == "suite":
+		var passed bool
+		passed, err = suite(ctx, a, rest)
+		if err == nil && !passed {
+			return 1
+		}
+	case verb == "fetch" && len(rest) == 2:
+		err = a.Fetch(ctx, rest[0], rest[1])
+	case verb == "put" && len(rest) == 2:
+		err = a.Put(ctx, rest[0], rest[1])
+	case verb == "version":
+		fmt.Println(version)
+	default:
+		fmt.Fprint(os.Stderr, usage)
+		return 2
+	}
+	if errors.Is(err, flag.ErrHelp) {
+		return 2
+	}
+	if err != nil {
+		fmt.Fprintf(os.Stderr, "dayfly-agent %s: %v\n", args[0], err)
+		return 1
+	}
+	return 0
+}
+
+func suite(ctx context.Context, a *agent.Agent, args []string) (bool, error) {
+	var s agent.Suite
+	f := flag.NewFlagSet("suite", flag.ContinueOnError)
+	f.StringVar(&s.Files, "files", "", "s3://BUCKET/KEY of the packed blueprint")
+	f.StringVar(&s.Run, "run", "", "command in it")
+	f.StringVar(&s.Results, "results", "", "s3://BUCKET/PREFIX for the results")
+	f.DurationVar(&s.Timeout, "timeout", 30*time.Minute, "how long it may take")
+	if err := f.Parse(args); err != nil {
+		return false, flag.ErrHelp
+	}
+	if s.Files == "" || s.Run == "" || s.Results == "" || s.Timeout <= 0 || f.NArg() > 0 {
+		f.Usage()
+		return false, flag.ErrHelp
+	}
+	return a.RunSuite(ctx, s)
+}
+
+// again puts a fresh image of this program in the process's place: the same
+// number, the same children, none of the memory.
+func again() error {
+	self, err := os.Executable()
+	if err != nil {
+		return err
+	}
+	return syscall.Exec(self, os.Args, os.Environ())
+}

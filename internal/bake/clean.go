@@ -1,0 +1,94 @@
+package bake
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/dayfly-infra/dayfly/internal/fault"
+	"github.com/dayfly-infra/dayfly/internal/image"
+	"github.com/dayfly-infra/dayfly/internal/reconcile"
+	"github.com/dayfly-infra/dayfly/internal/store"
+)
+
+// clean removes what the bake made, and for a good one writes the image record
+// and moves the channel, in one batch with the bake's own end.
+func (l *Loop) clean(ctx context.Context, b Bake) (time.Duration, error) {
+	if b.Canary != "" {
+		i, err := l.Cloud.Instance(ctx, b.Canary)
+		if err != nil && fault.KindOf(err) != fault.NotFound {
+			return 0, err
+		}
+		if err == nil && i.State != "terminated" {
+			if i.State != "shutting-down" {
+				if err := l.Cloud.TerminateInstances(ctx, b.intent("terminate-canary"), b.Canary); err != nil && fault.KindOf(err) != fault.NotFound {
+					return 0, err
+				}
+			}
+			return l.pace(b), nil
+		}
+	}
+	st, err := l.Cloud.Stack(ctx, b.Stack)
+	switch {
+	case fault.KindOf(err) == fault.NotFound || (err == nil && st.Status == "DELETE_COMPLETE"):
+	case err != nil:
+		return 0, err
+	case st.Status == "DELETE_IN_PROGRESS":
+		return l.pace(b), nil
+	default:
+		wait := l.pace(b)
+		if st.Status == "DELETE_FAILED" {
+			wait = 5 * time.Second
+		}
+		return wait, l.Cloud.DeleteStack(ctx, b.intent(fmt.Sprintf("delete-stack/%.8x", sha256.Sum256([]byte(st.Status+st.Reason)))), b.Stack)
+	}
+	if b.Error != "" && b.AMI != "" {
+		if err := l.Cloud.DeleteImage(ctx, b.intent("delete-image"), b.AMI); err != nil && fault.KindOf(err) != fault.NotFound {
+			return 0, err
+		}
+	}
+	if err := l.Cloud.DeletePrefix(ctx, b.intent("delete-inputs"), b.prefix()); err != nil {
+		return 0, err
+	}
+	if err := l.Cloud.PruneIntents(ctx, b.object()); err != nil {
+		return 0, err
+	}
+	return soon, l.finish(ctx, b)
+}
+
+func (l *Loop) finish(ctx context.Context, b Bake) error {
+	cur, version, err := store.Get[Bake](ctx, l.Store, Kind, b.Name)
+	if err != nil || cur.Step != Clean {
+		return err
+	}
+	now := l.Clock.Now()
+	cur.Steps = append(cur.Steps, Timing{Step: Clean, Seconds: now.Sub(cur.Since).Seconds()})
+	cur.Step, cur.Ended, cur.Since, cur.Blocker, cur.Sentence = Done, now, now, nil, "done"
+	if cur.Error != "" {
+		cur.Sentence = "failed"
+		return l.Store.Apply(ctx, reconcile.Epoch(ctx), store.Put(Kind, b.Name, version, cur))
+	}
+	bp, _, err := l.Blueprints.Blueprint(ctx, b.Files)
+	if err != nil {
+		return err
+	}
+	cur.Image = cur.Name
+	channel := cur.Blueprint + "/candidate"
+	_, chVersion, err := store.Get[image.Channel](ctx, l.Store, image.ChannelKind, channel)
+	if err != nil && !errors.Is(err, store.ErrNotFound) {
+		return err
+	}
+	_, imVersion, err := store.Get[image.Image](ctx, l.Store, image.Kind, cur.Image)
+	if err != nil && !errors.Is(err, store.ErrNotFound) {
+		return err
+	}
+	return l.Store.Apply(ctx, reconcile.Epoch(ctx),
+		store.Put(Kind, b.Name, version, cur),
+		store.Put(image.Kind, cur.Image, imVersion, image.Image{
+			Name: cur.Image, Blueprint: cur.Blueprint, Inputs: cur.Inputs, AMI: cur.AMI, Parent: cur.Base, State: image.Candidate,
+			Role: bp.Image.Role, Created: now, Bake: cur.Name, Checks: cur.Checks, Report: cur.report(), Seconds: now.Sub(cur.Created).Seconds(),
+		}),
+		store.Put(image.ChannelKind, channel, chVersion, image.Channel{Name: channel, Image: cur.Image, Moved: now, By: "bake/" + cur.Name}))
+}

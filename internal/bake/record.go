@@ -1,0 +1,82 @@
+// Package bake makes machine images: a builder from a CloudFormation stack,
+// Puppet by Run Command until a run changes nothing, the hand-off armed, sealed,
+// CreateImage, and proof on a fresh instance. Its loop takes one step at a time
+// and can be killed at any instruction. It must not know environments.
+package bake
+
+import (
+	"time"
+
+	"github.com/dayfly-infra/dayfly/internal/blocker"
+	"github.com/dayfly-infra/dayfly/internal/image"
+)
+
+// Kind of the record; its name is <blueprint>-<first 16 hex digits of the inputs digest>.
+const Kind = "bake"
+
+// Step of a bake, in this order.
+type Step string
+
+const (
+	Inputs   Step = "inputs"   // builder's files go to the bucket
+	Builder  Step = "builder"  // its stack is being made
+	Online   Step = "online"   // it boots until Run Command reaches it
+	Fetch    Step = "fetch"    // it fetches its files
+	Install  Step = "install"  // Puppet's agent
+	Converge Step = "converge" // Puppet runs until nothing changes; the last stage arms the hand-off
+	Seal     Step = "seal"     //
+	Stop     Step = "stop"     //
+	Snapshot Step = "snapshot" // CreateImage
+	Launch   Step = "launch"   // a fresh instance from it
+	Verify   Step = "verify"   // the checks run there
+	Clean    Step = "clean"    // builder, instance and files go away
+	Done     Step = "done"
+)
+
+// Bake is one making of an image.
+type Bake struct {
+	Name      string `json:"name"`
+	Blueprint string `json:"blueprint"`
+	Files     string `json:"files"`  // digest of the packed blueprint
+	Inputs    string `json:"inputs"` // sha256:… over everything that matters
+	Base      string `json:"base"`   // AMI
+	Attempt   int    `json:"attempt"`
+	By        string `json:"by"`
+
+	Step     Step             `json:"step"`
+	Sentence string           `json:"sentence"` // what is going on, for people
+	Blocker  *blocker.Blocker `json:"blocker,omitempty"`
+	Error    string           `json:"error,omitempty"` // why it failed; set before Clean
+	FailedAt Step             `json:"failed_at,omitempty"`
+	Cancel   bool             `json:"cancel,omitempty"`
+
+	Stack     string        `json:"stack"`
+	Instance  string        `json:"instance,omitempty"` // builder
+	Subnet    string        `json:"subnet,omitempty"`
+	Group     string        `json:"group,omitempty"`
+	Profile   string        `json:"profile,omitempty"`
+	MachineID string        `json:"machine_id,omitempty"` // builder's
+	Runs      int           `json:"runs"`                 // of Puppet that ended
+	AMI       string        `json:"ami,omitempty"`
+	Canary    string        `json:"canary,omitempty"`
+	Checks    []image.Check `json:"checks,omitempty"`
+	Image     string        `json:"image,omitempty"` // image record, when done well
+
+	Created time.Time `json:"created"`
+	Since   time.Time `json:"since"` // of the step
+	Ended   time.Time `json:"ended,omitzero"`
+	Steps   []Timing  `json:"steps,omitempty"`
+}
+
+// Timing is how long a step took.
+type Timing struct {
+	Step    Step    `json:"step"`
+	Seconds float64 `json:"seconds"`
+}
+
+// limits are how long a step may take.
+var limits = map[Step]time.Duration{
+	Inputs: 5 * time.Minute, Builder: 10 * time.Minute, Online: 10 * time.Minute, Fetch: 5 * time.Minute,
+	Install: 20 * time.Minute, Seal: 5 * time.Minute, Stop: 10 * time.Minute, Snapshot: 2 * time.Hour,
+	Launch: 10 * time.Minute, Verify: 15 * time.Minute,
+}

@@ -1,0 +1,131 @@
+package bake
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"strings"
+
+	"github.com/dayfly-infra/dayfly/internal/blueprint"
+	"github.com/dayfly-infra/dayfly/internal/fault"
+	"github.com/dayfly-infra/dayfly/internal/image"
+	"github.com/dayfly-infra/dayfly/internal/store"
+)
+
+// bases are the names for base images and the public parameters behind them.
+var bases = map[string]string{
+	"debian-12":      "/aws/service/debian/release/12/latest/amd64",
+	"debian-12-slim": "/aws/service/debian/release/12-slim/latest/amd64",
+}
+
+// base finds the AMI that a blueprint's image.base names.
+func (l *Loop) base(ctx context.Context, name string) (string, error) {
+	if strings.HasPrefix(name, "ami-") {
+		return name, nil
+	}
+	p := bases[name]
+	if p == "" {
+		p = name
+	}
+	if !strings.HasPrefix(p, "/") {
+		return "", &fault.Error{Kind: fault.Invalid, Op: "find the base image", Object: name, Message: "there is no such base image", Hint: "image.base is debian-12, debian-12-slim, an ami-… or the name of a parameter"}
+	}
+	ami, err := l.Cloud.Parameter(ctx, p)
+	if fault.KindOf(err) == fault.NotFound {
+		return "", &fault.Error{Kind: fault.NotFound, Op: "find the base image", Object: name, Message: "this region has no parameter " + p, Hint: "a local region makes its base images when it starts: dayfly region start --base " + name, Err: err}
+	}
+	return ami, err
+}
+
+// Start begins a bake, or finds the one that is under way for the same inputs,
+// or the image that is there already: then the bake that is returned is done.
+func (l *Loop) Start(ctx context.Context, b *blueprint.Blueprint, files fs.FS, filesDigest, by string) (Bake, error) {
+	base, err := l.base(ctx, b.Image.Base)
+	if err != nil {
+		return Bake{}, err
+	}
+	inputs, err := digest(b, files, base, l.Agent)
+	if err != nil {
+		return Bake{}, fmt.Errorf("read the bake's inputs: %w", err)
+	}
+	name := b.Name + "-" + strings.TrimPrefix(inputs, "sha256:")[:16]
+	now := l.Clock.Now()
+	fresh := Bake{
+		Name: name, Blueprint: b.Name, Files: filesDigest, Inputs: inputs, Base: base, Attempt: 1, By: by,
+		Step: Inputs, Sentence: "collecting what the builder needs", Stack: l.StackName("bake-" + name + "-1"), Created: now, Since: now,
+	}
+	for range 10 {
+		old, version, err := store.Get[Bake](ctx, l.Store, Kind, name)
+		switch {
+		case errors.Is(err, store.ErrNotFound):
+			version = 0
+		case err != nil:
+			return Bake{}, err
+		case old.Step != Done:
+			return old, nil // single flight
+		case old.Error == "":
+			ok, err := l.there(ctx, old)
+			if err != nil {
+				return Bake{}, err
+			}
+			if ok {
+				return old, nil
+			}
+			fallthrough
+		default:
+			fresh.Attempt = old.Attempt + 1
+			fresh.Stack = l.StackName(fmt.Sprintf("bake-%s-%d", name, fresh.Attempt))
+		}
+		err = l.Store.Apply(ctx, store.NoEpoch, store.Put(Kind, name, version, fresh))
+		if !errors.Is(err, store.ErrConflict) {
+			return fresh, err
+		}
+	}
+	return Bake{}, &fault.Error{Kind: fault.Conflict, Op: "start the bake", Object: name, Message: "others change it all the time"}
+}
+
+// there tells whether the image of a finished bake can still be launched.
+func (l *Loop) there(ctx context.Context, b Bake) (bool, error) {
+	im, _, err := store.Get[image.Image](ctx, l.Store, image.Kind, b.Image)
+	if errors.Is(err, store.ErrNotFound) || (err == nil && (im.State == image.Quarantined || im.State == image.Retired)) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	a, err := l.Cloud.Image(ctx, im.AMI)
+	if fault.KindOf(err) == fault.NotFound {
+		return false, nil
+	}
+	return err == nil && a.State == "available", err
+}
+
+// Baked tells how far the image of a bake is; it serves those who wait for it.
+func (l *Loop) Baked(ctx context.Context, name string) (img, waiting string, err error) {
+	b, _, err := store.Get[Bake](ctx, l.Store, Kind, name)
+	switch {
+	case err != nil:
+		return "", "", err
+	case b.Step == Done && b.Error == "":
+		return b.Image, "", nil
+	case b.Step == Done:
+		return "", "", &fault.Error{Kind: fault.Failed, Op: "bake", Object: name, Message: b.Error, Hint: "mend the cause and bake again"}
+	}
+	return "", fmt.Sprintf("the image is being baked: %s", b.Sentence), nil
+}
+
+// AMI returns the machine image of an image record that may be launched.
+func (l *Loop) AMI(ctx context.Context, name string) (string, error) {
+	im, _, err := store.Get[image.Image](ctx, l.Store, image.Kind, name)
+	if errors.Is(err, store.ErrNotFound) {
+		return "", &fault.Error{Kind: fault.Failed, Op: "launch", Object: "image " + name, Message: "there is no such image any more", Hint: "dayfly bake makes it again"}
+	}
+	if err != nil {
+		return "", err
+	}
+	if im.State == image.Quarantined {
+		return "", &fault.Error{Kind: fault.Denied, Op: "launch", Object: "image " + name, Message: "the image is quarantined: " + im.Why}
+	}
+	return im.AMI, nil
+}

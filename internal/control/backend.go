@@ -1,0 +1,374 @@
+package control
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"os"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/dayfly-infra/dayfly/internal/bake"
+	"github.com/dayfly-infra/dayfly/internal/blocker"
+	"github.com/dayfly-infra/dayfly/internal/cloud"
+	"github.com/dayfly-infra/dayfly/internal/environment"
+	"github.com/dayfly-infra/dayfly/internal/fault"
+	"github.com/dayfly-infra/dayfly/internal/image"
+	"github.com/dayfly-infra/dayfly/internal/pipeline"
+	"github.com/dayfly-infra/dayfly/internal/reconcile"
+	"github.com/dayfly-infra/dayfly/internal/release"
+	"github.com/dayfly-infra/dayfly/internal/server"
+	"github.com/dayfly-infra/dayfly/internal/store"
+	"github.com/dayfly-infra/dayfly/internal/sweep"
+)
+
+// AddBlueprint implements server.Backend.
+func (c *Control) AddBlueprint(ctx context.Context, tar io.Reader) (server.Blueprint, error) {
+	digest, err := c.files.Add(tar)
+	if err != nil {
+		return server.Blueprint{}, err
+	}
+	b, _, err := c.files.Blueprint(ctx, digest)
+	if err != nil {
+		return server.Blueprint{}, err
+	}
+	out := server.Blueprint{Digest: digest, Name: b.Name, Environments: slices.Sorted(maps.Keys(b.Environments)), Suites: []string{}}
+	for _, s := range b.Pipeline {
+		for _, u := range s.Suites {
+			out.Suites = append(out.Suites, u.Name)
+		}
+	}
+	return out, nil
+}
+
+// Bake implements server.Backend.
+func (c *Control) Bake(ctx context.Context, files string) (bake.Bake, error) {
+	b, fsys, err := c.files.Blueprint(ctx, files)
+	if err != nil {
+		return bake.Bake{}, err
+	}
+	return c.bakes.Start(ctx, b, fsys, files, "api")
+}
+
+// CancelBake implements server.Backend.
+func (c *Control) CancelBake(ctx context.Context, name string) (bake.Bake, error) {
+	return update(ctx, c, bake.Kind, name, func(b *bake.Bake) error {
+		if b.Step != bake.Done {
+			b.Cancel = true
+		}
+		return nil
+	})
+}
+
+// Resolve implements server.Backend.
+func (c *Control) Resolve(ctx context.Context, files string) (release.Release, error) {
+	b, _, err := c.files.Blueprint(ctx, files)
+	if err != nil {
+		return release.Release{}, err
+	}
+	name, err := c.resolver.Resolve(ctx, "api", b)
+	if err != nil {
+		return release.Release{}, err
+	}
+	r, _, err := store.Get[release.Release](ctx, c.store, release.Kind, name)
+	return r, err
+}
+
+// Deploy implements server.Backend: it writes what is wanted, and loops do it.
+func (c *Control) Deploy(ctx context.Context, d server.Deploy) (environment.Environment, error) {
+	var zero environment.Environment
+	b, fsys, err := c.files.Blueprint(ctx, d.Files)
+	if err != nil {
+		return zero, err
+	}
+	want, ok := b.Environments[d.Purpose]
+	if !ok {
+		return zero, &fault.Error{Kind: fault.NotFound, Op: "deploy", Object: b.Name, Message: fmt.Sprintf("the blueprint has no environment %q", d.Purpose), Hint: "it has " + strings.Join(slices.Sorted(maps.Keys(b.Environments)), ", ")}
+	}
+	if d.Name == "" {
+		d.Name = b.Name + "-" + d.Purpose
+	}
+	if d.Size == 0 {
+		d.Size = want.Size
+	}
+	bk, err := c.bakes.Start(ctx, b, fsys, d.Files, d.By)
+	if err != nil {
+		return zero, err
+	}
+	now := c.clock.Now()
+	change := &environment.Change{Files: d.Files, Bake: bk.Name, Size: d.Size, By: d.By, Asked: now}
+	for range 20 {
+		e, version, err := store.Get[environment.Environment](ctx, c.store, environment.Kind, d.Name)
+		switch {
+		case errors.Is(err, store.ErrNotFound):
+			version, err = 0, nil
+			e = environment.Environment{}
+		case err != nil:
+			return zero, err
+		case e.Phase == environment.Gone:
+			// Its number goes on, so that no name of a stack is used twice.
+			e = environment.Environment{Want: e.Want}
+			if err := c.forgetGone(ctx, d.Name); err != nil {
+				return zero, err
+			}
+		case e.Destroy:
+			return zero, &fault.Error{Kind: fault.Conflict, Op: "deploy", Object: d.Name, Message: "the environment is being destroyed", Hint: "wait until it is gone, or deploy with another --name"}
+		case e.Blueprint != b.Name:
+			return zero, &fault.Error{Kind: fault.Conflict, Op: "deploy", Object: d.Name, Message: "the environment belongs to the blueprint " + e.Blueprint, Hint: "choose another --name"}
+		case e.Next != nil || (e.Want != e.Serving && e.Want != 0 && e.Error == ""):
+			return zero, &fault.Error{Kind: fault.Conflict, Op: "deploy", Object: d.Name, Message: "a deploy is under way", Hint: "dayfly why " + d.Name + " says how far it is"}
+		}
+		if e.Name == "" {
+			e.Name, e.Blueprint, e.Purpose, e.Created, e.Phase = d.Name, b.Name, d.Purpose, now, environment.Pending
+			if b.Foundation != "" {
+				e.Foundation = d.Name
+			}
+		}
+		e.Parameters, e.Deadline, e.Next, e.Error, e.Size = want.Parameters, now.Add(want.Lease), change, "", d.Size
+		err = c.store.Apply(ctx, store.NoEpoch, store.Put(environment.Kind, d.Name, version, e))
+		if !errors.Is(err, store.ErrConflict) {
+			return e, err
+		}
+	}
+	return zero, &fault.Error{Kind: fault.Conflict, Op: "deploy", Object: d.Name, Message: "others change it all the time"}
+}
+
+// forgetGone removes the records of an earlier life of an environment.
+func (c *Control) forgetGone(ctx context.Context, name string) error {
+	f, version, err := store.Get[environment.Foundation](ctx, c.store, environment.FoundationKind, name)
+	if errors.Is(err, store.ErrNotFound) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if f.Phase != environment.Gone {
+		return &fault.Error{Kind: fault.Conflict, Op: "deploy", Object: name, Message: "its former foundation is not gone yet"}
+	}
+	return c.store.Apply(ctx, store.NoEpoch, store.Delete(environment.FoundationKind, name, version))
+}
+
+// Destroy implements server.Backend.
+func (c *Control) Destroy(ctx context.Context, name string) (environment.Environment, error) {
+	return update(ctx, c, environment.Kind, name, func(e *environment.Environment) error { e.Destroy = true; return nil })
+}
+
+// update changes a record as the API does: what is wanted, without an epoch.
+func update[T any](ctx context.Context, c *Control, kind, name string, f func(*T) error) (T, error) {
+	var zero T
+	err := reconcile.Update(ctx, c.store, kind, name, f)
+	if errors.Is(err, store.ErrNotFound) {
+		return zero, &fault.Error{Kind: fault.NotFound, Object: kind + " " + name, Message: "there is no such " + kind}
+	}
+	if err != nil {
+		return zero, err
+	}
+	v, _, err := store.Get[T](ctx, c.store, kind, name)
+	return v, err
+}
+
+// runLease is how long a run's environments may live.
+const runLease = 24 * time.Hour
+
+// Test implements server.Backend.
+func (c *Control) Test(ctx context.Context, t server.Test) (pipeline.Run, error) {
+	var zero pipeline.Run
+	b, fsys, err := c.files.Blueprint(ctx, t.Files)
+	if err != nil {
+		return zero, err
+	}
+	var suites []pipeline.Suite
+	var names []string
+	for _, st := range b.Pipeline {
+		for _, s := range st.Suites {
+			names = append(names, s.Name)
+			switch asked := slices.Contains(t.Suites, s.Name); {
+			case s.Manual != "" && asked:
+				return zero, &fault.Error{Kind: fault.Invalid, Op: "test", Object: s.Name, Message: "a manual suite cannot be run by this version", Hint: "dayfly deploy an environment for the tester instead"}
+			case s.Manual != "" || (len(t.Suites) > 0 && !asked):
+				continue
+			}
+			suites = append(suites, pipeline.Suite{Name: s.Name, Command: s.Run, Size: s.Size, Timeout: s.Timeout, Parameters: s.Parameters, Phase: pipeline.Pending})
+		}
+	}
+	for _, want := range t.Suites {
+		if !slices.Contains(names, want) {
+			return zero, &fault.Error{Kind: fault.NotFound, Op: "test", Object: b.Name, Message: fmt.Sprintf("the blueprint has no suite %q", want), Hint: "it has " + strings.Join(names, ", ")}
+		}
+	}
+	if len(suites) == 0 {
+		return zero, &fault.Error{Kind: fault.Invalid, Op: "test", Object: b.Name, Message: "the blueprint's pipeline has no automated suite", Hint: "pipeline: [{ stage: check, suites: [{ name: api, run: suites/api.sh }] }]"}
+	}
+	bk, err := c.bakes.Start(ctx, b, fsys, t.Files, t.By)
+	if err != nil {
+		return zero, err
+	}
+	now := c.clock.Now()
+	for range 20 {
+		old, err := store.List[pipeline.Run](ctx, c.store, pipeline.Kind, b.Name+"-r")
+		if err != nil {
+			return zero, err
+		}
+		n := len(old) + 1
+		r := pipeline.Run{Name: pipeline.RunName(b.Name, n), Blueprint: b.Name, Files: t.Files, Bake: bk.Name, Suites: suites, Phase: pipeline.Pending, By: t.By, Created: now, Deadline: now.Add(runLease)}
+		err = c.store.Apply(ctx, store.NoEpoch, store.Put(pipeline.Kind, r.Name, 0, r))
+		if !errors.Is(err, store.ErrConflict) {
+			return r, err
+		}
+	}
+	return zero, &fault.Error{Kind: fault.Conflict, Op: "test", Object: b.Name, Message: "others start runs all the time"}
+}
+
+// Cancel implements server.Backend.
+func (c *Control) Cancel(ctx context.Context, run string) (pipeline.Run, error) {
+	return update(ctx, c, pipeline.Kind, run, func(r *pipeline.Run) error { r.Cancel = true; return nil })
+}
+
+// Results implements server.Backend.
+func (c *Control) Results(ctx context.Context, run, suite, file string) ([]byte, error) {
+	r, _, err := store.Get[pipeline.Run](ctx, c.store, pipeline.Kind, run)
+	if errors.Is(err, store.ErrNotFound) {
+		return nil, &fault.Error{Kind: fault.NotFound, Object: "run " + run, Message: "there is no such run"}
+	}
+	if err != nil {
+		return nil, err
+	}
+	for _, s := range r.Suites {
+		if s.Name == suite {
+			return c.cloud.Object(ctx, s.Results+file, 32<<20)
+		}
+	}
+	return nil, &fault.Error{Kind: fault.NotFound, Object: "run " + run, Message: "it has no suite " + suite}
+}
+
+// DeleteImage implements server.Backend.
+func (c *Control) DeleteImage(ctx context.Context, name string) error {
+	im, version, err := store.Get[image.Image](ctx, c.store, image.Kind, name)
+	if errors.Is(err, store.ErrNotFound) {
+		return &fault.Error{Kind: fault.NotFound, Object: "image " + name, Message: "there is no such image", Hint: "dayfly images lists them"}
+	}
+	if err != nil {
+		return err
+	}
+	es, err := store.List[environment.Environment](ctx, c.store, environment.Kind, "")
+	if err != nil {
+		return err
+	}
+	for _, e := range es {
+		if e.Phase != environment.Gone && (e.Image == name || (e.Next != nil && e.Next.Bake == im.Bake)) {
+			return &fault.Error{Kind: fault.Conflict, Op: "remove the image", Object: name, Message: "the environment " + e.Name + " runs it", Hint: "dayfly env destroy " + e.Name}
+		}
+	}
+	object := image.Kind + "/" + name
+	if err := c.cloud.DeleteImage(ctx, cloud.Intent{ID: object + "/delete/" + im.AMI, Object: object}, im.AMI); err != nil && fault.KindOf(err) != fault.NotFound {
+		return err
+	}
+	ws := []store.Write{store.Delete(image.Kind, name, version)}
+	chs, err := store.List[image.Channel](ctx, c.store, image.ChannelKind, im.Blueprint+"/")
+	if err != nil {
+		return err
+	}
+	for _, ch := range chs {
+		if ch.Image == name {
+			ws = append(ws, store.Delete(image.ChannelKind, ch.Name, store.Any))
+		}
+	}
+	if err := c.store.Apply(ctx, store.NoEpoch, ws...); err != nil {
+		return err
+	}
+	return c.cloud.PruneIntents(ctx, object)
+}
+
+// Sweep implements server.Backend.
+func (c *Control) Sweep(ctx context.Context, dry bool) (sweep.Report, error) {
+	return c.sweeper.Sweep(ctx, dry)
+}
+
+// live tells which objects still want what they made.
+func (c *Control) live(ctx context.Context) (map[string]bool, error) {
+	out := map[string]bool{}
+	if err := each(ctx, c, bake.Kind, func(b bake.Bake) { out[bake.Kind+"/"+b.Name] = b.Step != bake.Done }); err != nil {
+		return nil, err
+	}
+	if err := each(ctx, c, bake.Kind, func(b bake.Bake) {
+		if b.Step != bake.Done { // its image has no record yet
+			out[image.Kind+"/"+b.Name] = true
+		}
+	}); err != nil {
+		return nil, err
+	}
+	if err := each(ctx, c, image.Kind, func(i image.Image) { out[image.Kind+"/"+i.Name] = true }); err != nil {
+		return nil, err
+	}
+	if err := each(ctx, c, environment.Kind, func(e environment.Environment) {
+		out[environment.Kind+"/"+e.Name] = e.Phase != environment.Gone
+	}); err != nil {
+		return nil, err
+	}
+	if err := each(ctx, c, environment.FoundationKind, func(f environment.Foundation) {
+		out[environment.FoundationKind+"/"+f.Name] = f.Phase != environment.Gone
+	}); err != nil {
+		return nil, err
+	}
+	return out, each(ctx, c, environment.GenerationKind, func(g environment.Generation) {
+		out[environment.GenerationKind+"/"+environment.GenerationName(g.Environment, g.Number)] = g.Phase != environment.Gone
+	})
+}
+
+func each[T any](ctx context.Context, c *Control, kind string, f func(T)) error {
+	vs, err := store.List[T](ctx, c.store, kind, "")
+	for _, v := range vs {
+		f(v)
+	}
+	return err
+}
+
+// Why implements server.Backend.
+func (c *Control) Why(ctx context.Context, object string) ([]server.Reason, error) {
+	out := []server.Reason{}
+	now := c.clock.Now()
+	add := func(kind, name, phase string, b *blocker.Blocker, failure string) {
+		id := kind + "/" + name
+		if object != "" && object != id && object != name {
+			return
+		}
+		switch {
+		case b != nil:
+			out = append(out, server.Reason{Object: id, Phase: phase, Sentence: b.Sentence(now)})
+		case object != "" && failure != "":
+			out = append(out, server.Reason{Object: id, Phase: phase, Sentence: failure})
+		case object != "":
+			out = append(out, server.Reason{Object: id, Phase: phase, Sentence: "it waits for nothing"})
+		}
+	}
+	err := errors.Join(
+		each(ctx, c, bake.Kind, func(b bake.Bake) { add(bake.Kind, b.Name, string(b.Step), b.Blocker, b.Error) }),
+		each(ctx, c, environment.FoundationKind, func(f environment.Foundation) {
+			add(environment.FoundationKind, f.Name, string(f.Phase), f.Blocker, f.Error)
+		}),
+		each(ctx, c, environment.Kind, func(e environment.Environment) {
+			add(environment.Kind, e.Name, string(e.Phase), e.Blocker, e.Error)
+		}),
+		each(ctx, c, environment.GenerationKind, func(g environment.Generation) {
+			add(environment.GenerationKind, environment.GenerationName(g.Environment, g.Number), string(g.Phase), g.Blocker, g.Error)
+		}),
+		each(ctx, c, pipeline.Kind, func(r pipeline.Run) { add(pipeline.Kind, r.Name, string(r.Phase), r.Blocker, r.Error) }),
+	)
+	if err == nil && object != "" && len(out) == 0 {
+		err = &fault.Error{Kind: fault.NotFound, Object: object, Message: "nothing has this name", Hint: "dayfly env list, dayfly runs"}
+	}
+	return out, err
+}
+
+// Status implements server.Backend.
+func (c *Control) Status(ctx context.Context) (server.Status, error) {
+	account, _, err := c.cloud.Identity(ctx)
+	if err != nil {
+		return server.Status{}, err
+	}
+	_, active := c.engine.Owner()
+	return server.Status{Version: c.cfg.Version, PID: os.Getpid(), Account: account, Region: c.cloud.Region(), Endpoint: os.Getenv("AWS_ENDPOINT_URL"), Owner: c.cloud.Owner(), Active: active}, nil
+}

@@ -1,0 +1,231 @@
+// Package control wires the server: store, driver, loops, API, and runs them
+// until it is told to end. It must not hold logic that a loop or a noun could
+// hold.
+package control
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/dayfly-infra/dayfly/internal/advance"
+	"github.com/dayfly-infra/dayfly/internal/bake"
+	"github.com/dayfly-infra/dayfly/internal/blueprint"
+	"github.com/dayfly-infra/dayfly/internal/box"
+	"github.com/dayfly-infra/dayfly/internal/box/dir"
+	"github.com/dayfly-infra/dayfly/internal/box/https"
+	"github.com/dayfly-infra/dayfly/internal/clock"
+	"github.com/dayfly-infra/dayfly/internal/cloud"
+	"github.com/dayfly-infra/dayfly/internal/expire"
+	"github.com/dayfly-infra/dayfly/internal/fault"
+	"github.com/dayfly-infra/dayfly/internal/reconcile"
+	"github.com/dayfly-infra/dayfly/internal/resolve"
+	"github.com/dayfly-infra/dayfly/internal/rollout"
+	"github.com/dayfly-infra/dayfly/internal/server"
+	"github.com/dayfly-infra/dayfly/internal/store/sqlite"
+	"github.com/dayfly-infra/dayfly/internal/sweep"
+	"github.com/dayfly-infra/dayfly/internal/template"
+)
+
+// Config of a server.
+type Config struct {
+	Dir     string // records, blueprints, socket
+	Version string
+	Log     *slog.Logger
+	Agent   string // path of dayfly-agent; "" = beside this binary
+}
+
+// builderLease is how long a builder may live at most.
+const builderLease = 8 * time.Hour
+
+// patience is how long a deploy waits for a box that is down.
+const patience = 5 * time.Minute
+
+// Run is the server; it returns when ctx ends, with nothing running any more.
+func Run(ctx context.Context, cfg Config) error {
+	c, err := open(ctx, cfg)
+	if err != nil {
+		return err
+	}
+	defer c.store.Close()
+	l, err := listen(filepath.Join(cfg.Dir, "server.sock"))
+	if err != nil {
+		return err
+	}
+	api := &http.Server{Handler: server.New(c, c.store, cfg.Version), ReadHeaderTimeout: 10 * time.Second, ReadTimeout: 2 * time.Minute, IdleTimeout: time.Minute, MaxHeaderBytes: 64 << 10}
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		if err := c.engine.Run(ctx); err != nil {
+			cfg.Log.Error("the loops ended", "error", err)
+		}
+	})
+	wg.Go(func() {
+		<-ctx.Done()
+		end, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
+		defer cancel()
+		_ = api.Shutdown(end)
+	})
+	cfg.Log.Info("the server runs", "socket", l.Addr().String(), "region", c.cloud.Region(), "owner", c.cloud.Owner())
+	err = api.Serve(l)
+	wg.Wait()
+	if errors.Is(err, http.ErrServerClosed) {
+		return nil
+	}
+	return err
+}
+
+// Control is a server that is wired and not running yet.
+type Control struct {
+	cfg      Config
+	store    *sqlite.Store
+	cloud    *cloud.Driver
+	files    *files
+	bakes    *bake.Loop
+	resolver *resolve.Resolver
+	sweeper  *sweep.Sweeper
+	engine   *reconcile.Engine
+	clock    clock.Clock
+}
+
+func open(ctx context.Context, cfg Config) (*Control, error) {
+	for _, d := range []string{cfg.Dir, filepath.Join(cfg.Dir, "blueprints"), filepath.Join(cfg.Dir, "tmp")} {
+		if err := os.MkdirAll(d, 0o700); err != nil {
+			return nil, err
+		}
+	}
+	agent, err := readAgent(cfg.Agent)
+	if err != nil {
+		return nil, err
+	}
+	owner, err := ownerID(filepath.Join(cfg.Dir, "owner"))
+	if err != nil {
+		return nil, err
+	}
+	clk := clock.Real{}
+	st, err := sqlite.Open(ctx, filepath.Join(cfg.Dir, "dayfly.db"), clk)
+	if err != nil {
+		return nil, err
+	}
+	c := &Control{cfg: cfg, store: st, clock: clk}
+	c.cloud, err = cloud.New(ctx, cloud.Config{Endpoint: os.Getenv("AWS_ENDPOINT_URL"), Owner: owner, Store: st, Clock: clk, Log: cfg.Log, Epoch: reconcile.Epoch})
+	if err != nil {
+		st.Close()
+		return nil, err
+	}
+	if _, _, err := c.cloud.Identity(ctx); err != nil {
+		st.Close()
+		return nil, fmt.Errorf("who are we in the cloud: %w", err)
+	}
+	name := func(record string) string { return rollout.StackName(owner, record) }
+	c.files = &files{dir: filepath.Join(cfg.Dir, "blueprints"), cloud: c.cloud, got: map[string]*blueprint.Blueprint{}}
+	c.bakes = &bake.Loop{Store: st, Cloud: c.cloud, Blueprints: c.files, Clock: clk, Log: cfg.Log, Agent: agent, StackName: name, Lease: builderLease}
+	c.resolver = &resolve.Resolver{Store: st, Cloud: c.cloud, Open: openBox, Dir: filepath.Join(cfg.Dir, "tmp"), Clock: clk, Log: cfg.Log, Epoch: reconcile.Epoch}
+	c.sweeper = &sweep.Sweeper{Store: st, Cloud: c.cloud, Live: c.live, Clock: clk}
+	rc := rollout.Config{Store: st, Cloud: c.cloud, Blueprints: c.files, Templates: templates{}, Images: c.bakes, Releases: c.resolver, Clock: clk, Log: cfg.Log, Patience: patience}
+	c.engine = reconcile.New(reconcile.Config{Store: st, Clock: clk, Log: cfg.Log, Holder: owner, Loops: []reconcile.Loop{
+		c.bakes,
+		&rollout.Foundations{Config: rc}, &rollout.Generations{Config: rc}, &rollout.Environments{Config: rc},
+		&advance.Loop{Store: st, Cloud: c.cloud, Blueprints: suiteFiles{c.files}, Images: c.bakes, Releases: c.resolver, Clock: clk, Log: cfg.Log, StackName: name},
+		expire.Environments(st, clk, cfg.Log), expire.Foundations(st, clk, cfg.Log),
+	}})
+	return c, nil
+}
+
+// suiteFiles is files as the loop of test runs wants it.
+type suiteFiles struct{ *files }
+
+func (s suiteFiles) Blueprint(ctx context.Context, digest string) (*blueprint.Blueprint, error) {
+	b, _, err := s.files.Blueprint(ctx, digest)
+	return b, err
+}
+
+// templates reads which parameters a template declares.
+type templates struct{}
+
+func (templates) Parameters(file string, src []byte) ([]string, error) {
+	t, problems := template.Parse(file, src)
+	if len(problems) > 0 {
+		return nil, &fault.Error{Kind: fault.Invalid, Op: "read the template", Message: problems[0].Error()}
+	}
+	var names []string
+	for _, p := range t.Parameters {
+		names = append(names, p.Name)
+	}
+	return names, nil
+}
+
+// readAgent reads the binary that goes into images.
+func readAgent(path string) ([]byte, error) {
+	if path == "" {
+		self, err := os.Executable()
+		if err != nil {
+			return nil, err
+		}
+		path = filepath.Join(filepath.Dir(self), "dayfly-agent")
+	}
+	raw, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, &fault.Error{Kind: fault.Failed, Op: "start the server", Object: path, Message: "dayfly-agent is not beside dayfly", Hint: "make build makes both"}
+	}
+	return raw, err
+}
+
+// ownerID is this installation's id, made once: it is in every tag and name.
+func ownerID(path string) (string, error) {
+	raw, err := os.ReadFile(path)
+	if err == nil {
+		return strings.TrimSpace(string(raw)), nil
+	}
+	if !errors.Is(err, fs.ErrNotExist) {
+		return "", err
+	}
+	b := make([]byte, 4)
+	if _, err := rand.Read(b); err != nil {
+		return "", err
+	}
+	id := hex.EncodeToString(b)
+	tmp := path + ".new"
+	if err := os.WriteFile(tmp, []byte(id+"\n"), 0o600); err != nil {
+		return "", err
+	}
+	return id, os.Rename(tmp, path)
+}
+
+// openBox gives the box at an address.
+func openBox(address string) (box.Box, error) {
+	u, err := url.Parse(address)
+	if err != nil {
+		return nil, &fault.Error{Kind: fault.Invalid, Op: "open the box", Object: address, Message: "this is not an address", Err: err}
+	}
+	switch u.Scheme {
+	case "http", "https":
+		return https.New(address, nil), nil
+	case "file":
+		return dir.New(u.Path), nil
+	}
+	return nil, &fault.Error{Kind: fault.Invalid, Op: "open the box", Object: address, Message: "a box is behind http://, https:// or file://"}
+}
+
+// listen opens the socket that only this user can use.
+func listen(path string) (net.Listener, error) {
+	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	l, err := net.Listen("unix", path)
+	if err != nil {
+		return nil, &fault.Error{Kind: fault.Failed, Op: "open the server's socket", Object: path, Message: "it cannot be made", Hint: "the path may have about 100 characters: choose a shorter --state", Err: err}
+	}
+	return l, os.Chmod(path, 0o600)
+}

@@ -1,0 +1,26 @@
+package ec2
+
+import "slices"
+
+// codes are AWS's numbers of the states.
+var codes = map[string]int64{pending: 0, running: 16, shuttingDown: 32, terminated: 48, stopping: 64, stopped: 80}
+
+// moves are the transitions of an instance. Everything that changes a state
+// goes through become, so no other ever happens.
+var moves = map[string][]string{
+	pending:      {running, shuttingDown, stopped}, // stopped: a start that failed
+	running:      {stopping, stopped, shuttingDown},
+	stopping:     {stopped, shuttingDown},
+	stopped:      {pending, shuttingDown},
+	shuttingDown: {terminated},
+}
+
+// become changes an instance's state; false where that is no transition.
+func (i *instance) become(state string) bool {
+	if !slices.Contains(moves[i.State], state) {
+		return false
+	}
+	i.State = state
+	i.Epoch++
+	return true
+}

@@ -1,0 +1,118 @@
+// Package verify makes the script that checks a fresh instance of an image and
+// reads its results. The blueprint's own checks are scripts; what every image
+// must hold is built in. It must not know how scripts reach an instance.
+package verify
+
+import (
+	_ "embed"
+	"fmt"
+	"path"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/dayfly-infra/dayfly/internal/fault"
+	"github.com/dayfly-infra/dayfly/internal/handoff"
+	"github.com/dayfly-infra/dayfly/internal/image"
+	"github.com/dayfly-infra/dayfly/internal/shell"
+)
+
+//go:embed verify.sh
+var body string
+
+// keep is how much of a check's output is kept, in bytes: Run Command gives
+// 24,000 characters for all of them.
+const keep = 1200
+
+// maxChecks follows from it.
+const maxChecks = 14
+
+// Plan says what is checked.
+type Plan struct {
+	Inputs string        // s3:// address of the bake's inputs, with the checks below verify/
+	Checks []string      // paths below verify/
+	Others []string      // machine-ids that this instance must not have
+	Nonce  string        // that no check can guess: it marks the results
+	Each   time.Duration // for one check
+}
+
+// Supported refuses checks that cannot be run.
+func Supported(checks []string) error {
+	for _, c := range checks {
+		if e := path.Ext(c); e == ".yaml" || e == ".yml" || e == ".json" {
+			return &fault.Error{Kind: fault.Invalid, Op: "read image.verify", Object: c, Message: "goss files are not run by this version; scripts are", Hint: "write the check as a script, such as verify/base.sh, that ends with another exit code than 0 when it fails"}
+		}
+		if strings.ContainsAny(c, "\n\r") {
+			return &fault.Error{Kind: fault.Invalid, Op: "read image.verify", Object: c, Message: "a check's name has one line"}
+		}
+	}
+	if len(checks) > maxChecks {
+		return &fault.Error{Kind: fault.Invalid, Op: "read image.verify", Message: fmt.Sprintf("there are %d checks; the limit is %d", len(checks), maxChecks), Hint: "put several into one script"}
+	}
+	return nil
+}
+
+// Script runs the checks. Its exit code says only that they were run.
+func (p Plan) Script() string {
+	return shell.Render(map[string]string{
+		"INPUTS": p.Inputs, "CHECKS": strings.Join(p.Checks, "\n"), "OTHERS": strings.Join(p.Others, " "), "NONCE": p.Nonce,
+		"EACH": strconv.Itoa(max(1, int(p.Each/time.Second))), "KEEP": strconv.Itoa(keep),
+		"ARMED": handoff.ArmedFile, "STATE": handoff.StateDir, "RUN": handoff.RunDir, "AGENT": handoff.AgentPath,
+	}, body)
+}
+
+// builtIn are the checks that every image gets.
+var builtIn = []string{"agent", "hand-off", "identity", "secrets"}
+
+// Read takes the results out of the script's output. A result that is missing
+// is a failed one.
+func (p Plan) Read(output string) []image.Check {
+	mark := "@@" + p.Nonce + " "
+	got := map[string]image.Check{}
+	for _, part := range strings.Split("\n"+output, "\n"+mark)[1:] {
+		head, out, _ := strings.Cut(part, "\n")
+		code, name, ok := strings.Cut(head, " ")
+		if !ok {
+			continue // the end
+		}
+		n, err := strconv.Atoi(code)
+		c := image.Check{Name: name, Passed: err == nil && n == 0, Output: shell.LastLines(out, 20, keep)}
+		if !c.Passed && c.Output == "" {
+			c.Output = "exit code " + code
+			if n == 124 {
+				c.Output = "it took longer than " + p.Each.String()
+			}
+		}
+		got[name] = c
+	}
+	var all []image.Check
+	for _, name := range append(append([]string{}, builtIn...), p.Checks...) {
+		c, ok := got[name]
+		if !ok {
+			c = image.Check{Name: name, Output: "it has no result"}
+		}
+		all = append(all, c)
+	}
+	return all
+}
+
+// Identity is the machine-id that the checks found, "" where none.
+func Identity(checks []image.Check) string {
+	for _, c := range checks {
+		if _, id, ok := strings.Cut(c.Output, "machine-id="); ok && c.Name == "identity" && c.Passed {
+			return strings.TrimSpace(id)
+		}
+	}
+	return ""
+}
+
+// Failed describes the checks that failed, "" when none did.
+func Failed(checks []image.Check) string {
+	var all []string
+	for _, c := range checks {
+		if !c.Passed {
+			all = append(all, c.Name+": "+c.Output)
+		}
+	}
+	return strings.Join(all, "\n")
+}

@@ -1,0 +1,13 @@
+#!/bin/sh
+# Format, vet, rules of the architecture, short tests: for every commit.
+set -eu
+cd "$(dirname "$0")/.."
+bad=$(gofmt -l $(git ls-files '*.go' | grep -v _gen.go))
+if [ -n "$bad" ]; then
+    echo "not formatted (gofmt -w):" >&2
+    echo "$bad" >&2
+    exit 1
+fi
+go vet ./...
+for f in $(git ls-files '*.sh'); do sh -n "$f"; done
+go test -short ./...

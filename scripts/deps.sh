@@ -1,0 +1,35 @@
+#!/bin/sh
+# Installs the Debian packages that the local region and the tests need, and
+# says so. Safe to repeat: what is there is left alone.
+set -eu
+missing=
+need() { # need PROGRAM PACKAGE
+    command -v "$1" >/dev/null 2>&1 || missing="$missing $2"
+}
+PATH=$PATH:/usr/sbin:/sbin
+need runc runc
+need haproxy haproxy
+need mmdebstrap mmdebstrap
+need nft nftables
+need ip iproute2
+need curl curl
+[ -e /usr/share/keyrings/debian-archive-keyring.gpg ] || missing="$missing debian-archive-keyring"
+if [ "${1:-}" = test ]; then
+    # Independent AWS clients, from Debian's packages.
+    [ -e /usr/bin/aws ] || missing="$missing awscli"
+fi
+[ -n "$missing" ] || exit 0
+if [ "$(id -u)" != 0 ]; then
+    echo "these packages are missing and only root can install them:$missing" >&2
+    echo "  sudo apt-get install$missing" >&2
+    exit 1
+fi
+echo "installing Debian packages:$missing"
+export DEBIAN_FRONTEND=noninteractive
+apt-get -qq update
+# shellcheck disable=SC2086
+apt-get -qq -y install --no-install-recommends $missing >/dev/null
+# Debian starts HAProxy with its own configuration; the region runs its own.
+if [ -d /run/systemd/system ] && systemctl is-active --quiet haproxy 2>/dev/null; then
+    case "$missing" in *haproxy*) systemctl disable --now haproxy >/dev/null 2>&1 || true ;; esac
+fi
