@@ -34,7 +34,7 @@ func (c *testCmd) Run(ctx context.Context, a *app) error {
 		return err
 	}
 	if c.Detach {
-		return a.print(r, func(w io.Writer) { fmt.Fprintln(w, r.Name, "has begun; dayfly runs", r.Name, "shows it") })
+		return a.print(r, func(w io.Writer) { fmt.Fprintln(w, r.Name, "has begun; dayfly runs show", r.Name, "shows it") })
 	}
 	if r, err = a.followRun(ctx, r); err != nil {
 		return err
@@ -163,17 +163,42 @@ func runText(w io.Writer, r pipeline.Run) {
 }
 
 type runsCmd struct {
-	Name string `arg:"" optional:"" help:"Show this one."`
+	List   runsListCmd   `cmd:"" default:"1" help:"List test runs."`
+	Show   runsShowCmd   `cmd:"" help:"Show a run and its suites."`
+	Cancel runsCancelCmd `cmd:"" help:"End a run and everything that it launched."`
 }
 
-func (c *runsCmd) Run(ctx context.Context, a *app) error {
-	if c.Name != "" {
-		r, err := client.One[pipeline.Run](ctx, a.client, "runs", c.Name)
-		if err != nil {
-			return err
-		}
-		return a.print(r, func(w io.Writer) { runText(w, r) })
+type runsShowCmd struct {
+	Name string `arg:""`
+}
+
+func (c *runsShowCmd) Run(ctx context.Context, a *app) error {
+	r, err := client.One[pipeline.Run](ctx, a.client, "runs", c.Name)
+	if err != nil {
+		return err
 	}
+	return a.print(r, func(w io.Writer) { runText(w, r) })
+}
+
+type runsCancelCmd struct {
+	Name string `arg:""`
+}
+
+func (c *runsCancelCmd) Run(ctx context.Context, a *app) error {
+	var r pipeline.Run
+	if err := a.client.Delete(ctx, "/v1/runs/"+c.Name, &r); err != nil {
+		return err
+	}
+	r, err := a.followRun(ctx, r)
+	if err != nil {
+		return err
+	}
+	return a.print(r, func(w io.Writer) { fmt.Fprintln(w, r.Name, "is over") })
+}
+
+type runsListCmd struct{}
+
+func (runsListCmd) Run(ctx context.Context, a *app) error {
 	rs, err := client.List[pipeline.Run](ctx, a.client, "runs", "")
 	if err != nil {
 		return err

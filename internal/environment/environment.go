@@ -47,6 +47,7 @@ type Environment struct {
 	Foundation string            `json:"foundation,omitempty"` // foundation record; "" = the fleet's stack holds everything
 	Port       int               `json:"port,omitempty"`       // listener of its own on a shared foundation's balancer; 0 = the foundation's listener
 	Listener   string            `json:"listener,omitempty"`   // ARN of the listener that it serves from
+	Moves      int               `json:"moves,omitempty"`      // how often its traffic was set: the same wish may come again
 	Parameters map[string]string `json:"parameters,omitempty"`
 	Created    time.Time         `json:"created"`
 	Deadline   time.Time         `json:"deadline"` // lease

@@ -43,7 +43,7 @@ func Plan(e Environment, o Observed) Decision {
 	}
 	if e.Next != nil {
 		if e.Next.Image != "" && e.Next.Release != "" {
-			return Decision{Action: Generate, Number: e.Want + 1, Reason: "image and release are known"}
+			return Decision{Action: Generate, Number: next(e, o), Reason: "image and release are known"}
 		}
 		return Decision{Action: Wait, Reason: "image or release is not known yet"}
 	}
@@ -59,7 +59,12 @@ func Plan(e Environment, o Observed) Decision {
 	if want == nil {
 		return Decision{Action: Rest, Reason: "nothing was deployed yet"}
 	}
-	listens := e.Foundation != ""
+	// A foundation without a listener is fine: its instances take work from
+	// elsewhere.
+	listens := o.Attached != nil || o.ListenerGone
+	if o.ListenerGone && (want.Phase == Pending || want.Phase == Launching || want.Phase == Serving) {
+		return Decision{Action: Wait, Number: want.Number, Reason: "its listener is not there any more; somebody deleted it"}
+	}
 	switch want.Phase {
 	case Failed:
 		return Decision{Action: GiveUp, Number: want.Number, Reason: want.Error}
@@ -82,6 +87,17 @@ func Plan(e Environment, o Observed) Decision {
 		}
 	}
 	return Decision{Action: Rest, Number: want.Number, Reason: string(want.Phase)}
+}
+
+// next is the number of a new generation: no number is used twice, since the
+// names of records, stacks and intents come from it. Want alone does not tell,
+// it falls back where a generation is given up.
+func next(e Environment, o Observed) int {
+	n := e.Want
+	for _, g := range o.Generations {
+		n = max(n, g.Number)
+	}
+	return n + 1
 }
 
 // attached tells whether the listener has the generation's first target group;

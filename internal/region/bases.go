@@ -19,16 +19,16 @@ var parameters = map[string]string{
 // bases makes the base images that are asked for and registers them.
 func (d *daemon) bases(ctx context.Context) error {
 	for _, name := range d.cfg.Bases {
-		b, err := baseimage.Ensure(ctx, name, d.cfg.CacheDir, d.cfg.Progress)
+		path, boot, digest, err := baseimage.Ensure(ctx, name, d.cfg.CacheDir, d.cfg.Progress)
 		if err != nil {
 			return err
 		}
-		id := "ami-" + strings.TrimPrefix(b.Digest, "sha256:")[:17]
-		f, err := os.Open(b.Path)
+		id := "ami-" + strings.TrimPrefix(digest, "sha256:")[:17]
+		f, err := os.Open(path)
 		if err != nil {
 			return err
 		}
-		im, err := d.hv.ImportImage(ctx, id, b.Boot, f)
+		im, err := d.hv.ImportImage(ctx, id, boot, f)
 		f.Close()
 		if err != nil {
 			return fmt.Errorf("import the base image %s: %w", name, err)

@@ -86,7 +86,12 @@ func Run(ctx context.Context, cfg Config) error {
 		l.Close()
 		return &fault.Error{Kind: fault.Invalid, Op: "start the region", Object: cfg.Listen, Message: "the endpoint speaks without TLS and listens on loopback only"}
 	}
-	for _, change := range d.net.HostChanges() {
+	raised, err := raiseLimits()
+	if err != nil {
+		l.Close()
+		return err
+	}
+	for _, change := range append(raised, d.net.HostChanges()...) {
 		cfg.Progress("on this host: " + change)
 	}
 	if err := d.bases(ctx); err != nil {
@@ -216,7 +221,7 @@ func (d *daemon) services() (err error) {
 	if d.elb, err = elb.New(elb.Config{Account: id.Account, Region: cfg.Region, Zones: zones, DB: d.db, Bus: d.bus, Clock: d.clk, Log: cfg.Log, Balancer: d.lb, Interfaces: cards{d.ec2}}); err != nil {
 		return err
 	}
-	if d.ssm, err = ssm.New(ssm.Config{Account: id.Account, Region: cfg.Region, DB: d.db, Bus: d.bus, Guest: d.hv, Roles: d.iam, Clock: d.clk, Log: cfg.Log}); err != nil {
+	if d.ssm, err = ssm.New(ssm.Config{Account: id.Account, Region: cfg.Region, DB: d.db, Bus: d.bus, Guest: d.hv, Roles: d.iam, KeyFile: filepath.Join(cfg.Dir, "parameters.key"), Clock: d.clk, Log: cfg.Log}); err != nil {
 		return err
 	}
 	if d.cfn, err = cfn.New(cfn.Config{Account: id.Account, Region: cfg.Region, Zones: zones, DB: d.db, Bus: d.bus, Clock: d.clk, Log: cfg.Log}); err != nil {

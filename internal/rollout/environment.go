@@ -98,10 +98,15 @@ func (l *Environments) resolve(ctx context.Context, e environment.Environment) (
 // stuckOrFailed waits with a blocker while trying again can help, for ten
 // minutes at most, and gives the deploy up otherwise.
 func (l *Environments) stuckOrFailed(ctx context.Context, e environment.Environment, rule, on string, err error) (time.Duration, error) {
+	if interrupted(err) {
+		return 0, err
+	}
 	if fault.KindOf(err) == fault.Unavailable && l.Clock.Now().Sub(e.Next.Asked) < l.Patience {
 		return 2 * time.Second, l.update(ctx, e.Name, func(e *environment.Environment) {
-			l.block(e, rule, on, err.Error(), fault.HintOf(err))
-			e.Blocker.Until = e.Next.Asked.Add(l.Patience)
+			if e.Next != nil {
+				l.block(e, rule, on, err.Error(), fault.HintOf(err))
+				e.Blocker.Until = e.Next.Asked.Add(l.Patience)
+			}
 		})
 	}
 	l.Log.Warn("deploy failed", "environment", e.Name, "error", err)
@@ -167,7 +172,10 @@ func (l *Environments) act(ctx context.Context, e environment.Environment, o env
 				ws = append(ws, cloud.Weight{TargetGroup: tg})
 			}
 		}
-		return soon, l.traffic(ctx, object, fmt.Sprintf("attach/%d", d.Number), listener, ws)
+		if err := l.traffic(ctx, e, listener, ws); err != nil {
+			return 0, err
+		}
+		return soon, l.moved(ctx, e)
 	case environment.Switch:
 		g := generation(o, d.Number)
 		if listener != "" {
@@ -175,11 +183,13 @@ func (l *Environments) act(ctx context.Context, e environment.Environment, o env
 			for _, tg := range g.TargetGroups {
 				ws = append(ws, cloud.Weight{TargetGroup: tg, Weight: 100})
 			}
-			if err := l.traffic(ctx, object, fmt.Sprintf("switch/%d", d.Number), listener, ws); err != nil {
+			if err := l.traffic(ctx, e, listener, ws); err != nil {
 				return 0, err
 			}
 		}
+		moves := e.Moves + 1
 		return soon, l.update(ctx, e.Name, func(e *environment.Environment) {
+			e.Moves, e.Size = moves, g.Size
 			e.Serving, e.Image, e.Release, e.Files = g.Number, g.Image, g.Release, g.Files
 			e.Phase, e.Blocker, e.Error, e.Address = environment.Serving, nil, "", l.address(*e, o, g)
 		})
@@ -198,7 +208,10 @@ func (l *Environments) act(ctx context.Context, e environment.Environment, o env
 			}
 		}
 		if len(ws) != len(o.Attached) {
-			if err := l.traffic(ctx, object, fmt.Sprintf("give-up/%d", d.Number), listener, ws); err != nil {
+			if err := l.traffic(ctx, e, listener, ws); err != nil {
+				return 0, err
+			}
+			if err := l.moved(ctx, e); err != nil {
 				return 0, err
 			}
 		}
@@ -206,6 +219,9 @@ func (l *Environments) act(ctx context.Context, e environment.Environment, o env
 			return 0, err
 		}
 		return soon, l.update(ctx, e.Name, func(e *environment.Environment) {
+			if e.Serving == d.Number { // it served, and was taken away
+				e.Serving, e.Address = 0, ""
+			}
 			e.Error, e.Blocker, e.Want, e.Phase = d.Reason, nil, e.Serving, environment.Serving
 			if e.Serving == 0 {
 				e.Phase = environment.Failed
@@ -213,9 +229,12 @@ func (l *Environments) act(ctx context.Context, e environment.Environment, o env
 		})
 	case environment.EndTraffic:
 		if e.Port != 0 && listener != "" {
-			return soon, l.Cloud.DeleteListener(ctx, cloud.Intent{ID: object + "/delete-listener/1", Object: object}, listener)
+			return soon, l.Cloud.DeleteListener(ctx, cloud.Intent{ID: object + "/delete-listener/" + mark(listener), Object: object}, listener)
 		}
-		return soon, l.traffic(ctx, object, "end-traffic", listener, nil)
+		if err := l.traffic(ctx, e, listener, nil); err != nil {
+			return 0, err
+		}
+		return soon, l.moved(ctx, e)
 	case environment.EndFoundation:
 		return soon, reconcile.Update(ctx, l.Store, environment.FoundationKind, e.Foundation, func(f *environment.Foundation) error { f.Destroy = true; return nil })
 	case environment.Finish:
@@ -227,11 +246,18 @@ func (l *Environments) act(ctx context.Context, e environment.Environment, o env
 	return reconcile.Done, nil
 }
 
-// traffic sets a listener's weights. The intent's id holds what is to be set,
-// so that the same wish is one intent and another wish another one.
-func (l *Environments) traffic(ctx context.Context, object, step, listener string, ws []cloud.Weight) error {
+// traffic sets a listener's weights. The intent's id holds what is to be set
+// and how often traffic was set before: whoever changes the listener behind our
+// back makes the same wish come again, and that is another call.
+func (l *Environments) traffic(ctx context.Context, e environment.Environment, listener string, ws []cloud.Weight) error {
 	slices.SortFunc(ws, func(a, b cloud.Weight) int { return strings.Compare(a.TargetGroup, b.TargetGroup) })
-	return l.Cloud.SetListener(ctx, cloud.Intent{ID: object + "/" + step + "/" + mark(listener, ws), Object: object}, listener, ws)
+	object := environment.Kind + "/" + e.Name
+	return l.Cloud.SetListener(ctx, cloud.Intent{ID: fmt.Sprintf("%s/traffic/%d/%s", object, e.Moves, mark(listener, ws)), Object: object}, listener, ws)
+}
+
+// moved counts a change of traffic that was made from e.
+func (l *Environments) moved(ctx context.Context, e environment.Environment) error {
+	return l.update(ctx, e.Name, func(v *environment.Environment) { v.Moves = e.Moves + 1 })
 }
 
 func (l *Environments) generate(ctx context.Context, e environment.Environment, o environment.Observed, d environment.Decision) (time.Duration, error) {
@@ -247,7 +273,7 @@ func (l *Environments) generate(ctx context.Context, e environment.Environment, 
 			return 100 * time.Millisecond, err
 		}
 		if e.Port != 0 && e.Listener == "" {
-			arn, err := l.Cloud.EnsureListener(ctx, cloud.Intent{ID: object + "/create-listener/1", Object: object}, o.Foundation.Balancer, e.Port, cloud.Tags{cloud.TagObject: object})
+			arn, err := l.Cloud.EnsureListener(ctx, cloud.Intent{ID: object + "/create-listener/" + mark(e.Created.UnixNano()), Object: object}, o.Foundation.Balancer, e.Port, cloud.Tags{cloud.TagObject: object})
 			if err != nil {
 				return 0, err
 			}
@@ -273,7 +299,7 @@ func (l *Environments) generate(ctx context.Context, e environment.Environment, 
 	if err != nil {
 		return 0, err
 	}
-	if cur.Next == nil || cur.Want+1 != d.Number || cur.Destroy {
+	if cur.Next == nil || cur.Want >= d.Number || cur.Destroy {
 		return soon, nil // it was decided otherwise meanwhile
 	}
 	cur.Next, cur.Want, cur.Size, cur.Phase, cur.Error = nil, d.Number, g.Size, environment.Launching, ""
@@ -311,7 +337,7 @@ func (l *Environments) foundation(ctx context.Context, e environment.Environment
 
 func (l *Environments) finish(ctx context.Context, e environment.Environment, o environment.Observed, listener, object string) (time.Duration, error) {
 	if e.Port != 0 && listener != "" && !o.ListenerGone {
-		return soon, l.Cloud.DeleteListener(ctx, cloud.Intent{ID: object + "/delete-listener/1", Object: object}, listener)
+		return soon, l.Cloud.DeleteListener(ctx, cloud.Intent{ID: object + "/delete-listener/" + mark(listener), Object: object}, listener)
 	}
 	if err := l.Cloud.PruneIntents(ctx, object); err != nil {
 		return 0, err
@@ -336,6 +362,10 @@ func (l *Environments) wait(e *environment.Environment, o environment.Observed, 
 	if e.Destroy {
 		e.Phase = environment.Terminating
 		l.block(e, "deleting", "environment/"+e.Name, d.Reason, "")
+		return
+	}
+	if o.ListenerGone {
+		l.block(e, "listener-gone", "listener/"+e.Name, d.Reason, "dayfly env destroy "+e.Name+", then deploy again")
 		return
 	}
 	if g := generation(o, d.Number); g.Blocker != nil {

@@ -42,8 +42,15 @@ func (l *Foundations) Reconcile(ctx context.Context, name string) (time.Duration
 	case f.Phase == environment.Serving || f.Phase == environment.Failed:
 		return reconcile.Done, nil
 	}
+	late := l.Clock.Now().Sub(f.Created) > launchLimit
 	st, err := l.Cloud.Stack(ctx, f.Stack)
 	if fault.KindOf(err) == fault.NotFound {
+		switch {
+		case f.Phase != environment.Pending:
+			return reconcile.Done, l.fail(ctx, name, "its stack "+f.Stack+" is not there any more; somebody deleted it")
+		case late:
+			return reconcile.Done, l.fail(ctx, name, fmt.Sprintf("its stack %s could not be made within %s", f.Stack, launchLimit))
+		}
 		return l.create(ctx, f, object)
 	}
 	if err != nil {
@@ -52,17 +59,24 @@ func (l *Foundations) Reconcile(ctx context.Context, name string) (time.Duration
 	switch {
 	case st.Status == "CREATE_COMPLETE":
 		return reconcile.Done, l.complete(ctx, f, st)
+	case inProgress(st.Status) && late:
+		return reconcile.Done, l.fail(ctx, name, fmt.Sprintf("its stack %s is still %s after %s", f.Stack, st.Status, launchLimit))
 	case inProgress(st.Status):
 		return l.poll(f.Created), l.update(ctx, name, func(f *environment.Foundation) {
 			f.Phase = environment.Launching
 			f.Blocker = blocker.Carry(f.Blocker, blocker.Blocker{Rule: "stack-in-progress", On: "stack/" + f.Stack, Message: "the foundation's stack is being made", Since: l.Clock.Now()})
 		})
 	default:
-		why := stackFailure(ctx, l.Cloud, st)
-		return reconcile.Done, l.update(ctx, name, func(f *environment.Foundation) {
-			f.Phase, f.Error, f.Blocker = environment.Failed, why, nil
-		})
+		return reconcile.Done, l.fail(ctx, name, stackFailure(ctx, l.Cloud, st))
 	}
+}
+
+// launchLimit is how long a foundation's stack may take.
+const launchLimit = 30 * time.Minute
+
+func (l *Foundations) fail(ctx context.Context, name, why string) error {
+	l.Log.Warn("foundation failed", "foundation", name, "why", why)
+	return l.update(ctx, name, func(f *environment.Foundation) { f.Phase, f.Error, f.Blocker = environment.Failed, why, nil })
 }
 
 func (l *Foundations) create(ctx context.Context, f environment.Foundation, object string) (time.Duration, error) {
@@ -76,14 +90,15 @@ func (l *Foundations) create(ctx context.Context, f environment.Foundation, obje
 	}
 	declared, err := l.Templates.Parameters(b.Foundation, body)
 	if err != nil {
-		return reconcile.Done, l.update(ctx, f.Name, func(f *environment.Foundation) { f.Phase, f.Error = environment.Failed, err.Error() })
+		return reconcile.Done, l.fail(ctx, f.Name, err.Error())
 	}
 	in := cloud.StackInput{Name: f.Stack, Template: string(body), Parameters: only(declared, f.Parameter), Tags: cloud.Tags{
 		cloud.TagObject: object, cloud.TagDeadline: f.Deadline.UTC().Format(time.RFC3339),
 	}}
-	_, err = l.Cloud.CreateStack(ctx, cloud.Intent{ID: object + "/create-stack/1", Object: object}, in)
+	// A name may live again after its end; the intent is of this life.
+	_, err = l.Cloud.CreateStack(ctx, cloud.Intent{ID: object + "/create-stack/" + mark(f.Created.UnixNano()), Object: object}, in)
 	if permanent(err) {
-		return reconcile.Done, l.update(ctx, f.Name, func(f *environment.Foundation) { f.Phase, f.Error = environment.Failed, err.Error() })
+		return reconcile.Done, l.fail(ctx, f.Name, err.Error())
 	}
 	return 100 * time.Millisecond, err
 }
@@ -120,17 +135,25 @@ func (l *Foundations) destroy(ctx context.Context, f environment.Foundation, obj
 		if e.Foundation != f.Name || e.Phase == environment.Gone {
 			continue
 		}
-		// An environment's own foundation goes when its generations are gone.
-		if f.Shared || !e.Destroy {
-			users = append(users, e.Name)
+		// An environment's own foundation goes before it, when its generations
+		// are gone.
+		if !f.Shared && e.Destroy {
+			gs, err := store.List[environment.Generation](ctx, l.Store, environment.GenerationKind, e.Name+"/")
+			if err != nil {
+				return 0, err
+			}
+			if !slices.ContainsFunc(gs, func(g environment.Generation) bool { return g.Phase != environment.Gone }) {
+				continue
+			}
 		}
+		users = append(users, e.Name)
 	}
 	if len(users) > 0 {
 		return time.Second, l.update(ctx, f.Name, func(f *environment.Foundation) {
 			f.Blocker = blocker.Carry(f.Blocker, blocker.Blocker{Rule: "foundation-in-use", On: "environment/" + users[0], Message: fmt.Sprintf("%d environments still stand on it: %s", len(users), strings.Join(users, ", ")), Since: l.Clock.Now(), Action: "dayfly env destroy " + users[0]})
 		})
 	}
-	gone, again, err := deleteStack(ctx, l.Cloud, object, f.Stack)
+	gone, again, err := l.deleteStack(ctx, object, f.Stack)
 	if err != nil || !gone {
 		if f.Phase != environment.Terminating {
 			err = errors.Join(err, l.update(ctx, f.Name, func(f *environment.Foundation) { f.Phase = environment.Terminating }))
@@ -148,8 +171,8 @@ func (l *Foundations) update(ctx context.Context, name string, f func(*environme
 }
 
 // deleteStack takes a deletion as far as it goes now.
-func deleteStack(ctx context.Context, c Cloud, object, stack string) (gone bool, again time.Duration, err error) {
-	st, err := c.Stack(ctx, stack)
+func (c Config) deleteStack(ctx context.Context, object, stack string) (gone bool, again time.Duration, err error) {
+	st, err := c.Cloud.Stack(ctx, stack)
 	if fault.KindOf(err) == fault.NotFound {
 		return true, 0, nil
 	}
@@ -162,14 +185,16 @@ func deleteStack(ctx context.Context, c Cloud, object, stack string) (gone bool,
 	case "DELETE_IN_PROGRESS":
 		return false, 150 * time.Millisecond, nil
 	}
-	// A deletion that failed is asked for again with another intent: what
-	// stood in its way may be gone by now.
-	id := object + "/delete-stack/" + mark(st.ID, st.Status, st.Reason)
+	// A deletion that failed is asked for again, with another intent: what
+	// stood in its way may be gone by now. It may also fail for the same reason
+	// again, so the reason alone does not tell one attempt from the next.
+	id := object + "/delete-stack/" + mark(st.ID, st.Status)
 	again = 150 * time.Millisecond
 	if st.Status == "DELETE_FAILED" {
 		again = 5 * time.Second
+		id = object + "/delete-stack/" + mark(st.ID, st.Status, c.Clock.Now().Truncate(again).Unix())
 	}
-	return false, again, c.DeleteStack(ctx, cloud.Intent{ID: id, Object: object}, stack)
+	return false, again, c.Cloud.DeleteStack(ctx, cloud.Intent{ID: id, Object: object}, stack)
 }
 
 func inProgress(status string) bool { return strings.HasSuffix(status, "_IN_PROGRESS") }

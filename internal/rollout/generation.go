@@ -16,6 +16,7 @@ import (
 	"github.com/dayfly-infra/dayfly/internal/cloud"
 	"github.com/dayfly-infra/dayfly/internal/environment"
 	"github.com/dayfly-infra/dayfly/internal/fault"
+	"github.com/dayfly-infra/dayfly/internal/handoff"
 	"github.com/dayfly-infra/dayfly/internal/reconcile"
 	"github.com/dayfly-infra/dayfly/internal/release"
 	"github.com/dayfly-infra/dayfly/internal/store"
@@ -48,16 +49,30 @@ func (l *Generations) Reconcile(ctx context.Context, name string) (time.Duration
 		if g.Phase != environment.Pending {
 			return reconcile.Done, l.fail(ctx, name, "its stack "+g.Stack+" is not there any more; somebody deleted it")
 		}
-		return l.create(ctx, name, g, object)
+		again, err := l.create(ctx, name, g, object)
+		if !interrupted(err) && l.Clock.Now().After(g.Deadline) {
+			why := "its stack " + g.Stack + " could not be made in time"
+			if err != nil {
+				why += ": " + err.Error()
+			}
+			return reconcile.Done, l.fail(ctx, name, why)
+		}
+		return again, err
 	}
 	if err != nil {
 		return 0, err
 	}
 	switch {
+	case g.Phase == environment.Serving && st.Status != "DELETE_COMPLETE":
+		// What serves is not ended because of what became of its stack's
+		// status; only its instances count.
+		return l.observe(ctx, name, g)
 	case st.Status == "CREATE_COMPLETE" && len(g.Groups) == 0:
 		return l.poll(g.Created), l.discover(ctx, name, st)
 	case st.Status == "CREATE_COMPLETE":
 		return l.observe(ctx, name, g)
+	case inProgress(st.Status) && l.Clock.Now().After(g.Deadline):
+		return reconcile.Done, l.fail(ctx, name, "its stack "+g.Stack+" was still "+st.Status+" when its time was over")
 	case st.Status == "CREATE_IN_PROGRESS":
 		return l.poll(g.Created), l.update(ctx, name, func(g *environment.Generation) {
 			g.Phase = environment.Launching
@@ -83,8 +98,11 @@ func (l *Generations) create(ctx context.Context, name string, g environment.Gen
 		return reconcile.Done, l.fail(ctx, name, err.Error())
 	}
 	ami, err := l.Images.AMI(ctx, g.Image)
-	if err != nil {
+	if permanent(err) {
 		return reconcile.Done, l.fail(ctx, name, err.Error())
+	}
+	if err != nil {
+		return 0, err
 	}
 	rel, _, err := store.Get[release.Release](ctx, l.Store, release.Kind, g.Release)
 	if err != nil {
@@ -156,11 +174,22 @@ func (l *Generations) observe(ctx context.Context, name string, g environment.Ge
 	}
 	now := l.Clock.Now()
 	if g.Phase == environment.Serving {
-		return 10 * time.Second, l.update(ctx, name, func(g *environment.Generation) { g.Healthy, g.Launched = s.healthy, max(g.Launched, s.launched) })
+		return 10 * time.Second, l.update(ctx, name, func(g *environment.Generation) {
+			if g.Phase != environment.Serving {
+				return
+			}
+			if g.Healthy, g.Launched = s.healthy, max(g.Launched, s.launched); g.Healthy >= g.Size {
+				g.Blocker = nil
+				return
+			}
+			l.block(g, "instances-not-healthy", "group/"+g.Groups[0], fmt.Sprintf("it serves with %d of %d instances%s", s.healthy, g.Size, s.waiting))
+		})
 	}
 	if s.healthy >= g.Size {
 		return reconcile.Done, l.update(ctx, name, func(g *environment.Generation) {
-			g.Phase, g.Healthy, g.Launched, g.Lost, g.Ready, g.Blocker = environment.Serving, s.healthy, s.launched, s.lost, now, nil
+			if g.Phase == environment.Launching {
+				g.Phase, g.Healthy, g.Launched, g.Lost, g.Ready, g.Blocker = environment.Serving, s.healthy, s.launched, s.lost, now, nil
+			}
 		})
 	}
 	why := ""
@@ -203,7 +232,18 @@ func (l *Generations) look(ctx context.Context, g environment.Generation) (seen,
 	}
 	ok := map[string]bool{}
 	for _, name := range g.Groups {
+		// Instances before the group: those that are launched between the two
+		// reads are members without being listed, never the other way round,
+		// which would look like a loss.
+		is, err := l.Cloud.Instances(ctx, map[string]string{"tag:aws:autoscaling:groupName": name})
+		if err != nil {
+			return s, err
+		}
 		gr, err := l.Cloud.Group(ctx, name)
+		if fault.KindOf(err) == fault.NotFound {
+			s.waiting = "; its group " + name + " is not there"
+			continue
+		}
 		if err != nil {
 			return s, err
 		}
@@ -214,10 +254,6 @@ func (l *Generations) look(ctx context.Context, g environment.Generation) (seen,
 				s.healthy++
 			}
 			ok[m.Instance] = good || strings.HasPrefix(m.Lifecycle, "Pending")
-		}
-		is, err := l.Cloud.Instances(ctx, map[string]string{"tag:aws:autoscaling:groupName": name})
-		if err != nil {
-			return s, err
 		}
 		for _, i := range is {
 			s.launched++
@@ -241,15 +277,6 @@ func (l *Generations) look(ctx context.Context, g environment.Generation) (seen,
 	return s, nil
 }
 
-// report is what an instance's agent says of its hand-off.
-type report struct {
-	Instance string `json:"instance"`
-	OK       bool   `json:"ok"`
-	Reason   string `json:"reason"`
-	ExitCode int    `json:"exit_code"`
-	Output   string `json:"output"`
-}
-
 // handoffFailure is the first failed hand-off that an instance reported.
 func (l *Generations) handoffFailure(ctx context.Context, g environment.Generation) string {
 	keys, err := l.Cloud.ListObjects(ctx, handoffPrefix(g))
@@ -261,7 +288,7 @@ func (l *Generations) handoffFailure(ctx context.Context, g environment.Generati
 		if err != nil {
 			continue
 		}
-		var r report
+		var r handoff.Report
 		if json.Unmarshal(raw, &r) != nil || r.OK {
 			continue
 		}
@@ -279,7 +306,7 @@ func (l *Generations) handoffFailure(ctx context.Context, g environment.Generati
 }
 
 func handoffPrefix(g environment.Generation) string {
-	return "handoff/" + g.Environment + "/" + strconv.Itoa(g.Number) + "/"
+	return path.Dir(handoff.ReportKey(g.Environment, strconv.Itoa(g.Number), "i")) + "/"
 }
 
 func (l *Generations) terminate(ctx context.Context, name string, g environment.Generation, object string) (time.Duration, error) {
@@ -303,7 +330,7 @@ func (l *Generations) terminate(ctx context.Context, name string, g environment.
 			return 0, err
 		}
 	}
-	gone, again, err := deleteStack(ctx, l.Cloud, object, g.Stack)
+	gone, again, err := l.deleteStack(ctx, object, g.Stack)
 	if err != nil || !gone {
 		return again, err
 	}
@@ -322,7 +349,11 @@ func (l *Generations) block(g *environment.Generation, rule, on, message string)
 
 func (l *Generations) fail(ctx context.Context, name, why string) error {
 	l.Log.Warn("generation failed", "generation", name, "why", why)
-	return l.update(ctx, name, func(g *environment.Generation) { g.Phase, g.Error, g.Blocker = environment.Failed, why, nil })
+	return l.update(ctx, name, func(g *environment.Generation) { 
+		if g.Phase != environment.Terminating && g.Phase != environment.Gone { // it was decided otherwise meanwhile
+			g.Phase, g.Error, g.Blocker = environment.Failed, why, nil
+		}
+	})
 }
 
 func (l *Generations) update(ctx context.Context, name string, f func(*environment.Generation)) error {

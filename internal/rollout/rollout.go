@@ -8,6 +8,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"io/fs"
 	"log/slog"
@@ -90,6 +91,12 @@ func (c Config) poll(start time.Time) time.Duration {
 
 // soon is when a loop goes on after a step that changed no record of its own.
 const soon = 20 * time.Millisecond
+
+// interrupted tells whether an error says only that this loop is being stopped,
+// or that another writer was faster: nothing can be concluded from it.
+func interrupted(err error) bool {
+	return errors.Is(err, context.Canceled) || errors.Is(err, store.ErrFenced) || errors.Is(err, store.ErrConflict)
+}
 
 // mark is a short name for what an intent is about, so that the same wish is
 // the same intent and another wish another one.

@@ -32,7 +32,11 @@ func parseYAML(src []byte) (n *Node, p *Problem) {
 			n, p = nil, &Problem{Message: "Template format error: YAML not well-formed: the reader gave up", Hint: fmt.Sprint(r)}
 		}
 	}()
-	tokens := lexer.Tokenize(string(src))
+	if i := strings.Index(string(src), colon); i >= 0 {
+		at := newLines(src).at(i)
+		return nil, &Problem{Line: at.Line, Column: at.Column, Message: "Template format error: the private character U+E000 is not allowed in templates"}
+	}
+	tokens := lexer.Tokenize(hideColons(string(src)))
 	if p := tooDeep(tokens); p != nil {
 		return nil, p
 	}
@@ -40,12 +44,12 @@ func parseYAML(src []byte) (n *Node, p *Problem) {
 	if err != nil {
 		p := &Problem{Message: "Template format error: YAML not well-formed"}
 		if se, ok := errors.AsType[*yaml.SyntaxError](err); ok {
-			p.Message += ": " + se.Message
+			p.Message += ": " + showColons(se.Message)
 			if se.Token != nil && se.Token.Position != nil {
 				p.Line, p.Column = se.Token.Position.Line, se.Token.Position.Column
 			}
 		} else {
-			p.Message += ": " + err.Error()
+			p.Message += ": " + showColons(err.Error())
 		}
 		return nil, p
 	}
@@ -67,6 +71,26 @@ func parseYAML(src []byte) (n *Node, p *Problem) {
 	n = r.node(body, 0)
 	return n, r.problem
 }
+
+// colon stands for a colon within a word while the parser works: it takes the
+// colons of {Value: !Ref AWS::Region} and {Fn::Sub: x} for the ends of keys.
+// By YAML's rules a colon ends a key only before a space or a bracket, or
+// behind a quote.
+const colon = "\ue000"
+
+func hideColons(src string) string {
+	var b strings.Builder
+	for i := range len(src) {
+		if src[i] == ':' && i > 0 && i+1 < len(src) && !strings.ContainsRune(" \t\r\n\"'[]{},", rune(src[i-1])) && !strings.ContainsRune(" \t\r\n\"'[]{},", rune(src[i+1])) {
+			b.WriteString(colon)
+		} else {
+			b.WriteByte(src[i])
+		}
+	}
+	return b.String()
+}
+
+func showColons(s string) string { return strings.ReplaceAll(s, colon, ":") }
 
 // tooDeep finds nesting that the parser, which recurses, must not see.
 func tooDeep(tokens token.Tokens) *Problem {
@@ -181,9 +205,9 @@ func (r *yamlReader) node(n ast.Node, depth int) *Node {
 	case nil, *ast.NullNode:
 		return &Node{Pos: at}
 	case *ast.StringNode:
-		return text(at, n.Value)
+		return text(at, showColons(n.Value))
 	case *ast.LiteralNode:
-		return text(at, n.Value.Value)
+		return text(at, showColons(n.Value.Value))
 	case *ast.BoolNode:
 		return &Node{Pos: at, Kind: Bool, Text: strconv.FormatBool(n.Value)}
 	case *ast.IntegerNode:
@@ -220,9 +244,9 @@ func (r *yamlReader) mapping(at Pos, values []*ast.MappingValueNode, depth int) 
 		}
 		switch k := kn.(type) {
 		case *ast.StringNode:
-			key = k.Value
+			key = showColons(k.Value)
 		case *ast.IntegerNode, *ast.FloatNode, *ast.BoolNode, *ast.NullNode:
-			key = k.GetToken().Value // the number 123456789012 is a key like any other
+			key = showColons(k.GetToken().Value) // the number 123456789012 is a key like any other
 		case *ast.MergeKeyNode:
 			return r.fail(position(kn), "YAML merge keys are not allowed in CloudFormation templates")
 		default:
@@ -237,7 +261,7 @@ func (r *yamlReader) mapping(at Pos, values []*ast.MappingValueNode, depth int) 
 }
 
 func (r *yamlReader) tag(n *ast.TagNode, at Pos, depth int) *Node {
-	tag := n.Start.Value
+	tag := showColons(n.Start.Value)
 	if strings.HasPrefix(tag, "!!") {
 		v := r.node(n.Value, depth+1)
 		switch {

@@ -56,6 +56,9 @@ func (s *Service) drive(ctx context.Context, id string) {
 }
 
 func (o *op) run(ctx context.Context) error {
+	if o.kind == rollingBack || o.kind == deleting { // the records say what there is
+		return o.delete(ctx)
+	}
 	t, problems := template.Parse("template", []byte(o.rev.Template))
 	if t == nil { // it was read before, so this is a defect and not the user's
 		return fmt.Errorf("the template of %s cannot be read any more: %v", o.st.Name, problems)
@@ -64,8 +67,6 @@ func (o *op) run(ctx context.Context) error {
 	switch o.kind {
 	case creating:
 		return o.create(ctx)
-	case rollingBack, deleting:
-		return o.delete(ctx)
 	case updating, reverting:
 		return o.update(ctx)
 	}
@@ -225,6 +226,49 @@ func (s *Service) blank(st stack, rev revision, t *template.Template) *template.
 	}
 }
 
+// dependencies are the template's, with the orders that providers add.
+func (s *Service) dependencies(sc *template.Scope) (map[string][]string, map[string]*template.Node, error) {
+	needs, evaluated, err := sc.Template.Dependencies(sc)
+	if err != nil {
+		return nil, nil, err
+	}
+	for _, r := range sc.Template.Resources {
+		p, ok := s.lookup(r.Type)
+		if _, live := needs[r.Name]; !live || !ok {
+			continue
+		}
+		for _, other := range sc.Template.Resources {
+			property := p.After[other.Type]
+			_, live := needs[other.Name]
+			if property == "" || !live || slices.Contains(needs[r.Name], other.Name) || reaches(needs, other.Name, r.Name) {
+				continue
+			}
+			a, b := r.Properties.Get(property), other.Properties.Get(property)
+			if property == "*" || a != nil && b != nil && equal(a.Value(), b.Value()) {
+				needs[r.Name] = append(needs[r.Name], other.Name)
+			}
+		}
+	}
+	return needs, evaluated, nil
+}
+
+// reaches tells whether a needs b, over whatever is between them.
+func reaches(needs map[string][]string, a, b string) bool {
+	seen := map[string]bool{}
+	var visit func(string) bool
+	visit = func(n string) bool {
+		if n == b {
+			return true
+		}
+		if seen[n] {
+			return false
+		}
+		seen[n] = true
+		return slices.ContainsFunc(needs[n], visit)
+	}
+	return visit(a)
+}
+
 // evaluate returns a resource's properties as they are to be.
 func (o *op) evaluate(ctx context.Context, name string) (properties, error) {
 	r := o.tmpl.Resource(name)
@@ -239,6 +283,9 @@ func (o *op) evaluate(ctx context.Context, name string) (properties, error) {
 	n, problems := o.tmpl.Properties(r, n)
 	if len(problems) > 0 {
 		return nil, errors.New(say(problems))
+	}
+	if hasUnknown(n) {
+		return nil, fmt.Errorf("a value that %s needs is not there yet", name)
 	}
 	m, _ := n.Value().(map[string]any)
 	return m, nil

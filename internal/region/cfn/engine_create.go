@@ -14,7 +14,7 @@ import (
 
 // create makes all resources of a new stack.
 func (o *op) create(ctx context.Context) error {
-	needs, _, err := o.tmpl.Dependencies(o.s.blank(o.st, o.rev, o.tmpl))
+	needs, _, err := o.s.dependencies(o.s.blank(o.st, o.rev, o.tmpl))
 	if err != nil {
 		return o.createFailed(nil, because("", err))
 	}
@@ -46,7 +46,11 @@ func (o *op) create(ctx context.Context) error {
 		return o.createFailed(nil, errTimeout.Error())
 	}
 	if len(failed) > 0 {
-		return o.createFailed(slices.Sorted(maps.Keys(failed)), "")
+		names := slices.DeleteFunc(slices.Sorted(maps.Keys(failed)), func(name string) bool {
+			r, ok := o.s.resource(o.id, name)
+			return !ok || r.Status != createFailed // it was not begun
+		})
+		return o.createFailed(names, "")
 	}
 	outputs, imports, err := o.outputs(ctx)
 	if err != nil {
@@ -119,6 +123,9 @@ func (o *op) make(ctx, wait context.Context, name string, needs []string, status
 	r, ok := o.s.resource(o.id, name)
 	if ok && (r.Status == createComplete || r.Status == updateComplete) {
 		return nil
+	}
+	if ok && r.OpNumber == o.number && (r.Status == createFailed || r.Status == updateFailed) {
+		return errors.New(r.Reason) // it failed before a restart
 	}
 	if !ok {
 		r = resource{Stack: o.id, Logical: name}

@@ -21,19 +21,11 @@ func (o *op) delete(ctx context.Context) error {
 			all[r.Logical] = r
 		}
 	}
-	// All that needs a resource goes before it.
-	after := map[string][]string{}
-	for name := range all {
-		after[name] = nil
-	}
+	under := map[string][]string{}
 	for name, r := range all {
-		for _, n := range r.Needs {
-			if _, ok := all[n]; ok {
-				after[n] = append(after[n], name)
-			}
-		}
+		under[name] = r.needs()
 	}
-	failed := walk(after, false, func(name string) error { return o.dispose(ctx, all[name]) })
+	failed := walk(turned(under, func(name string) string { return name }), false, func(name string) error { return o.dispose(ctx, all[name]) })
 	if err := o.stopped(ctx, failed); err != nil {
 		return err
 	}
@@ -65,7 +57,7 @@ func (o *op) delete(ctx context.Context) error {
 
 // dispose deletes a resource and what it took the place of.
 func (o *op) dispose(ctx context.Context, r resource) error {
-	keep := r.Deletion == "Retain" || r.Deletion == "RetainExceptOnCreate" && o.kind == deleting || slices.Contains(o.st.Retain, r.Logical)
+	keep := r.Deletion == "Retain" || r.Deletion == "RetainExceptOnCreate" && o.kind != rollingBack && o.kind != reverting || slices.Contains(o.st.Retain, r.Logical)
 	if o.kind == rollingBack && o.st.RetainExceptOnCreate {
 		keep = false
 	}
@@ -100,9 +92,44 @@ func (o *op) dispose(ctx context.Context, r resource) error {
 	return err
 }
 
-// resource is a replaced physical resource as if it were the current one.
+// needs is what a resource and what it took the place of need.
+func (r resource) needs() []string {
+	out := slices.Clone(r.Needs)
+	for _, f := range r.Former {
+		out = append(out, f.Needs...)
+	}
+	slices.Sort(out)
+	return slices.Compact(out)
+}
+
+// turned turns needs around for deleting: all that needs a thing goes before
+// it. name is the resource that a thing belongs to. Needs of different times
+// can make a circle; it is cut open.
+func turned(needs map[string][]string, name func(string) string) map[string][]string {
+	after := map[string][]string{}
+	for _, k := range slices.Sorted(maps.Keys(needs)) {
+		after[k] = nil
+	}
+	for _, k := range slices.Sorted(maps.Keys(needs)) {
+		for other := range needs {
+			if name(other) != name(k) && slices.Contains(needs[k], name(other)) && !reaches(after, k, other) {
+				after[other] = append(after[other], k)
+			}
+		}
+	}
+	return after
+}
+
+// resource is a replaced physical resource as if it were the current one, with
+// the current one among those that it is not.
 func (f former) resource(r resource) resource {
-	r.ID, r.Type, r.Begun, r.Generation, r.Properties, r.Tags, r.Former = f.ID, f.Type, f.Begun, f.Generation, f.Properties, f.Tags, nil
+	others := []former{{ID: r.ID}}
+	for _, x := range r.Former {
+		if x.Generation != f.Generation {
+			others = append(others, x)
+		}
+	}
+	r.ID, r.Type, r.Begun, r.Generation, r.Properties, r.Tags, r.Former = f.ID, f.Type, f.Begun, f.Generation, f.Properties, f.Tags, others
 	return r
 }
 
@@ -158,7 +185,7 @@ func (o *op) destroy(ctx context.Context, r resource) error {
 }
 
 // keepDeleted is how many deleted stacks are remembered.
-const keepDeleted = 500
+const keepDeleted = 100
 
 // prune forgets the oldest deleted stacks. except is the one being deleted.
 func (s *Service) prune(tx *state.Tx, except string) {

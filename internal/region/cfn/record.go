@@ -26,6 +26,7 @@ type revision struct {
 	Template         string
 	Description      string
 	Values, Resolved template.Values
+	Names            []string // of the parameters, in the template's order
 	NoEcho           []string
 	Tags             []tag
 	Capabilities     []string
@@ -118,6 +119,7 @@ type resource struct {
 	// call, and its result is looked for before the call is made again.
 	Begun      bool
 	Generation int
+	Last       int // the highest generation that there ever was
 	Properties properties
 	Tags       map[string]string
 	// Attempt is what an update that failed or is under way tried to make of it.
@@ -138,6 +140,7 @@ type former struct {
 	Generation int
 	Properties properties
 	Tags       map[string]string
+	Needs      []string
 	OpNumber   int  // of the update that replaced it
 	Dead       bool // made by an update that was undone: never to be kept
 }

@@ -106,78 +106,37 @@ func (s *Service) diedAlone(tx *state.Tx, i instance, how string) {
 	s.putInstance(tx, i)
 }
 
+// plan is what a VPC's network has to hold.
+type plan struct {
+	vpc     network.VPC
+	groups  []network.Group
+	subnets []network.Subnet
+	cards   []network.Interface
+}
+
 // adoptNetworks makes every network object again, and sweeps what is left of
 // others.
 func (s *Service) adoptNetworks(ctx context.Context) error {
 	if err := s.keepPublic(ctx); err != nil {
 		return fmt.Errorf("public addresses: %w", err)
 	}
-	type world struct {
-		vpc     network.VPC
-		groups  []network.Group
-		subnets []network.Subnet
-		cards   []network.Interface
-	}
-	var worlds []*world
-	var keepVPCs, keepCards []string
-	var gone []string
-	s.view(func(tx *state.Tx) {
-		by := map[string]*world{}
-		for id, v := range s.vpcs.All(tx) {
-			w := &world{vpc: network.VPC{ID: id}}
-			for _, b := range v.CIDRs {
-				w.vpc.CIDRs = append(w.vpc.CIDRs, netip.MustParsePrefix(b.CIDR))
-			}
-			by[id] = w
-			worlds, keepVPCs = append(worlds, w), append(keepVPCs, id)
-		}
-		for _, g := range s.groups.All(tx) {
-			if w := by[g.VPC]; w != nil {
-				w.groups = append(w.groups, networkGroup(g))
-			}
-		}
-		for _, sn := range s.subnets.All(tx) {
-			if w := by[sn.VPC]; w != nil {
-				w.subnets = append(w.subnets, network.Subnet{ID: sn.ID, VPC: sn.VPC, CIDR: netip.MustParsePrefix(sn.CIDR), Egress: s.egressOf(tx, sn)})
-			}
-		}
-		for id, c := range s.cards.All(tx) {
-			w := by[c.VPC]
-			i, _ := s.instances.Get(tx, c.Instance)
-			switch {
-			case w == nil || c.Kind == cardNAT:
-				continue
-			case c.Gone:
-				gone = append(gone, id)
-			case c.Kind == cardInstance && (i.State == pending && !i.Booted || i.State == shuttingDown):
-				// a launch attaches it, a termination detaches it
-			default:
-				w.cards = append(w.cards, networkCard(c))
-			}
-			keepCards = append(keepCards, id)
-		}
-	})
+	var worlds []*plan
+	var keepVPCs, keepCards, gone []string
+	s.view(func(tx *state.Tx) { worlds, keepVPCs, keepCards, gone = s.plans(tx) })
 	for _, w := range worlds {
-		if err := s.net.EnsureVPC(ctx, w.vpc); err != nil {
-			return fmt.Errorf("%s: %w", w.vpc.ID, err)
-		}
-		for _, g := range w.groups {
-			g.VPC = w.vpc.ID
-			if err := s.net.EnsureGroup(ctx, g); err != nil {
-				return fmt.Errorf("%s: %w", g.ID, err)
-			}
-		}
-		for _, sn := range w.subnets {
-			if err := s.net.EnsureSubnet(ctx, sn); err != nil {
-				return fmt.Errorf("%s: %w", sn.ID, err)
-			}
-			s.net1.mu.Lock()
-			s.net1.egress[sn.ID] = sn.Egress
-			s.net1.mu.Unlock()
-		}
-		if len(w.cards) > 0 {
-			if _, err := s.net.Attach(ctx, w.cards); err != nil {
-				return fmt.Errorf("interfaces of %s: %w", w.vpc.ID, err)
+		// One network that cannot be made must not keep the region down.
+		if err := s.adoptNetwork(ctx, w); err != nil {
+			s.log.Error("a network could not be adopted and is tried again", "vpc", w.vpc.ID, "error", err)
+			s.net1.retries["adopt "+w.vpc.ID] = func(ctx context.Context) error {
+				defer s.net1.lock(w.vpc.ID)()
+				var now []*plan
+				s.view(func(tx *state.Tx) { now, _, _, _ = s.plans(tx) })
+				for _, x := range now {
+					if x.vpc.ID == w.vpc.ID {
+						return s.adoptNetwork(ctx, x)
+					}
+				}
+				return nil
 			}
 		}
 	}
@@ -192,6 +151,72 @@ func (s *Service) adoptNetworks(ctx context.Context) error {
 		if err := s.DeleteManagedInterface(ctx, id); err != nil {
 			return fmt.Errorf("%s: %w", id, err)
 		}
+	}
+	return nil
+}
+
+// plans says what every VPC's network has to hold, which cards may stay in it,
+// and which of load balancers were being deleted.
+func (s *Service) plans(tx *state.Tx) (worlds []*plan, keepVPCs, keepCards, gone []string) {
+	by := map[string]*plan{}
+	for id, v := range s.vpcs.All(tx) {
+		w := &plan{vpc: network.VPC{ID: id}}
+		for _, b := range v.CIDRs {
+			w.vpc.CIDRs = append(w.vpc.CIDRs, netip.MustParsePrefix(b.CIDR))
+		}
+		by[id] = w
+		worlds, keepVPCs = append(worlds, w), append(keepVPCs, id)
+	}
+	for _, g := range s.groups.All(tx) {
+		if w := by[g.VPC]; w != nil {
+			w.groups = append(w.groups, networkGroup(g))
+		}
+	}
+	for _, sn := range s.subnets.All(tx) {
+		if w := by[sn.VPC]; w != nil {
+			w.subnets = append(w.subnets, network.Subnet{ID: sn.ID, VPC: sn.VPC, CIDR: netip.MustParsePrefix(sn.CIDR), Egress: s.egressOf(tx, sn)})
+		}
+	}
+	for id, c := range s.cards.All(tx) {
+		w := by[c.VPC]
+		i, _ := s.instances.Get(tx, c.Instance)
+		switch {
+		case w == nil || c.Kind == cardNAT:
+			continue
+		case c.Gone:
+			gone = append(gone, id)
+		case c.Kind == cardInstance && (i.State == pending && !i.Booted || i.State == shuttingDown):
+			// a launch attaches it, a termination detaches it
+		default:
+			w.cards = append(w.cards, networkCard(c))
+		}
+		keepCards = append(keepCards, id)
+	}
+	return worlds, keepVPCs, keepCards, gone
+}
+
+func (s *Service) adoptNetwork(ctx context.Context, w *plan) error {
+	if err := s.net.EnsureVPC(ctx, w.vpc); err != nil {
+		return fmt.Errorf("%s: %w", w.vpc.ID, err)
+	}
+	for _, g := range w.groups {
+		if err := s.net.EnsureGroup(ctx, g); err != nil {
+			return fmt.Errorf("%s: %w", g.ID, err)
+		}
+	}
+	for _, sn := range w.subnets {
+		if err := s.net.EnsureSubnet(ctx, sn); err != nil {
+			return fmt.Errorf("%s: %w", sn.ID, err)
+		}
+		s.net1.mu.Lock()
+		s.net1.egress[sn.ID] = sn.Egress
+		s.net1.mu.Unlock()
+	}
+	if len(w.cards) == 0 {
+		return nil
+	}
+	if _, err := s.net.Attach(ctx, w.cards); err != nil {
+		return fmt.Errorf("interfaces of %s: %w", w.vpc.ID, err)
 	}
 	return nil
 }

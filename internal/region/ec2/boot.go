@@ -37,7 +37,11 @@ func (r *run) launch(vpcID string, ids []string) {
 			}
 			path, ok := ns[id]
 			if !ok { // it is not to be launched any more
-				r.finish(id, r.step(id))
+				err := r.step(id)
+				if i, there := r.record(id); err == nil && there && i.State == pending {
+					err = errors.New("it has no interface")
+				}
+				r.finish(id, err)
 				return
 			}
 			r.finish(id, r.boot(id, path))
@@ -127,7 +131,6 @@ func (r *run) boot(id, netns string) error {
 		if i, ok = r.record(id); !ok || i.State != pending {
 			return nil // it was terminated while it waited
 		}
-		r.deaths.take(id)
 		r.ready.forget(id)
 		if i.Booted {
 			return r.hyper.Start(r.ctx, id, netns)
@@ -149,13 +152,7 @@ func (r *run) boot(id, netns string) error {
 	if err != nil {
 		return err
 	}
-	if st, ok := r.deaths.take(id); ok {
-		r.stoppedByItself(st)
-	}
-	if now, ok := r.record(id); ok && (now.State != running || len(now.Imaging) > 0) {
-		return r.step(id)
-	}
-	return nil
+	return r.step(id) // it may have been terminated meanwhile, or died
 }
 
 func (r *run) hyperSpec(i instance, netns string) (hypervisor.Instance, error) {

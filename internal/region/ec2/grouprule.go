@@ -249,21 +249,12 @@ func (s *Service) DescribeSecurityGroupRules(ctx context.Context, in *ec2api.Des
 	var err error
 	s.view(func(tx *state.Tx) {
 		all := map[string]*ec2api.SecurityGroupRule{}
-		var order []string
 		for _, g := range s.groups.All(tx) {
 			for _, r := range g.Rules {
 				all[r.ID] = s.ruleView(tx, g, r)
-				order = append(order, r.ID)
 			}
 		}
-		slices.Sort(order)
-		out.SecurityGroupRules, out.NextToken, err = q.run(func(yield func(*ec2api.SecurityGroupRule) bool) {
-			for _, id := range order {
-				if !yield(all[id]) {
-					return
-				}
-			}
-		}, func(id string) *ec2api.SecurityGroupRule { return all[id] })
+		out.SecurityGroupRules, out.NextToken, err = q.run(sorted(all), func(id string) *ec2api.SecurityGroupRule { return all[id] })
 	})
 	if err != nil {
 		return nil, err

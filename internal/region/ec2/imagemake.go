@@ -149,17 +149,11 @@ func (r *run) makeImages(i instance) error {
 			return r.giveUp(i, err)
 		}
 	}
-	more := false
-	err := r.change(i.ID, func(_ *state.Tx, i *instance) bool {
+	return r.change(i.ID, func(_ *state.Tx, i *instance) bool {
 		i.Imaging = slices.DeleteFunc(slices.Clone(i.Imaging), func(a string) bool { return done[a] })
 		i.Epoch++
-		more = len(i.Imaging) > 0
 		return true
 	})
-	if more {
-		r.work.add(i.ID)
-	}
-	return err
 }
 
 func (r *run) imageMade(ami string, made hypervisor.Image, failure error) error {

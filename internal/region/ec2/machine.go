@@ -24,3 +24,17 @@ func (i *instance) become(state string) bool {
 	i.Epoch++
 	return true
 }
+
+// owes tells whether something is still to be done for the instance to be what
+// it is said to be.
+func (i *instance) owes() bool {
+	switch i.State {
+	case pending, stopping, shuttingDown:
+		return true
+	case running:
+		return i.Reboot || len(i.Imaging) > 0
+	case stopped:
+		return len(i.Imaging) > 0
+	}
+	return false
+}

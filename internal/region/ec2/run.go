@@ -3,7 +3,6 @@ package ec2
 import (
 	"context"
 	"errors"
-	"strings"
 	"sync"
 	"time"
 
@@ -16,6 +15,7 @@ const (
 	tickEvery   = time.Second
 	resyncEvery = 5 * time.Second
 	expireEvery = 30 * time.Second
+	listTimeout = 30 * time.Second
 )
 
 // run is one Run under way.
@@ -42,32 +42,9 @@ func (s *Service) Run(ctx context.Context) error {
 				events = nil
 				continue
 			}
-			r.wg.Go(func() { s.stoppedByItself(st) })
+			s.suspect(st)
 		case <-s.work.wake:
 			r.dispatch(s.work.take())
-		}
-	}
-}
-
-// keepHouse does what has time: it never holds up a launch.
-func (r *run) keepHouse() {
-	resynced, expired := r.clock.Now(), r.clock.Now()
-	for {
-		select {
-		case <-r.ctx.Done():
-			return
-		case <-r.litter:
-		case <-r.clock.After(tickEvery):
-		}
-		r.retryPushes(r.ctx)
-		r.collect(r.ctx)
-		if now := r.clock.Now(); now.Sub(resynced) >= resyncEvery {
-			resynced = now
-			r.resync(r.ctx)
-		}
-		if now := r.clock.Now(); now.Sub(expired) >= expireEvery {
-			expired = now
-			r.expire()
 		}
 	}
 }
@@ -96,8 +73,17 @@ func (r *run) dispatch(ids []string) {
 
 // finish ends the work on an instance, or sees that it is tried again.
 func (r *run) finish(id string, err error) {
+	if r.ctx.Err() != nil {
+		r.work.done(id, err)
+		return
+	}
+	if err == nil {
+		if i, ok := r.record(id); ok && i.owes() {
+			r.work.add(id)
+		}
+	}
 	wait := r.work.done(id, err)
-	if err == nil || r.ctx.Err() != nil {
+	if err == nil {
 		return
 	}
 	r.log.Warn("work on an instance failed and is tried again", "instance", id, "in", wait, "error", err)
@@ -125,6 +111,8 @@ func (r *run) step(id string) error {
 		return r.makeImages(i)
 	case i.State == running && i.Reboot:
 		return r.reboot(i)
+	case i.State == running:
+		return r.verify(i)
 	}
 	return nil
 }
@@ -186,7 +174,6 @@ func (r *run) terminate(i instance) error {
 			return err
 		}
 	}
-	r.deaths.take(i.ID)
 	r.ready.forget(i.ID)
 	release := c.Public
 	err := r.change(i.ID, func(tx *state.Tx, i *instance) bool {
@@ -306,7 +293,6 @@ func (r *run) again(i instance) error {
 	if err != nil {
 		return err
 	}
-	r.deaths.take(i.ID)
 	r.ready.forget(i.ID)
 	return r.with(r.slots, func() error { return r.hyper.Start(r.ctx, i.ID, ns[i.ID]) })
 }
@@ -324,160 +310,4 @@ func (r *run) giveUp(i instance, err error) error {
 		return r.nowStopped(i.ID, now.Epoch, internalReason(err.Error()))
 	}
 	return err
-}
-
-// deaths remembers stops that came before the start was written down.
-type deaths struct {
-	mu sync.Mutex
-	m  map[string]hypervisor.Status
-}
-
-func (d *deaths) put(st hypervisor.Status) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if d.m == nil {
-		d.m = map[string]hypervisor.Status{}
-	}
-	d.m[st.ID] = st
-}
-
-func (d *deaths) take(id string) (st hypervisor.Status, ok bool) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	st, ok = d.m[id]
-	delete(d.m, id)
-	return st, ok
-}
-
-// stoppedByItself handles the news that an instance's PID 1 has ended.
-func (s *Service) stoppedByItself(st hypervisor.Status) {
-	if st.State != hypervisor.Stopped || st.Reason == "stopped" {
-		return // the latter was our own doing
-	}
-	i, ok := s.record(st.ID)
-	if !ok {
-		return
-	}
-	if i.State == pending {
-		s.deaths.put(st)
-		if i, ok = s.record(st.ID); !ok || i.State != running {
-			return // the launch looks for it when it is done
-		}
-		if _, mine := s.deaths.take(st.ID); !mine {
-			return
-		}
-	}
-	if i.State == running && !i.Reboot && len(i.Imaging) == 0 {
-		if err := s.ended(i, st.Reason); err != nil {
-			s.log.Error("a stop was not written down", "instance", i.ID, "error", err) // resync finds it again
-		}
-	}
-}
-
-// ended applies the shutdown behaviour of an instance that stopped by itself.
-func (s *Service) ended(i instance, how string) error {
-	why := reason{"Client.InstanceInitiatedShutdown", "Client.InstanceInitiatedShutdown: Instance initiated shutdown"}
-	if !strings.HasPrefix(how, "exited") {
-		why = internalReason("the instance ended: " + how)
-	}
-	if !i.Terminate {
-		return s.nowStopped(i.ID, i.Epoch, why)
-	}
-	err := s.change(i.ID, func(_ *state.Tx, now *instance) bool {
-		if now.Epoch != i.Epoch || !now.become(shuttingDown) {
-			return false
-		}
-		now.Reason = why
-		return true
-	})
-	if err == nil {
-		s.work.add(i.ID)
-	}
-	return err
-}
-
-// resync compares the running instances with what the hypervisor says, for
-// news that did not arrive.
-func (s *Service) resync(ctx context.Context) {
-	var before []instance
-	s.view(func(tx *state.Tx) {
-		for _, i := range s.instances.All(tx) {
-			if i.State == running && !i.Reboot && len(i.Imaging) == 0 && s.work.idle(i.ID) {
-				before = append(before, i)
-			}
-		}
-	})
-	if len(before) == 0 {
-		return
-	}
-	list, err := s.hyper.List(ctx)
-	if err != nil {
-		s.log.Warn("the hypervisor does not say what runs", "error", err)
-		return
-	}
-	now := map[string]hypervisor.Status{}
-	for _, st := range list {
-		now[st.ID] = st
-	}
-	for _, i := range before { // Epoch tells what has changed since
-		st, ok := now[i.ID]
-		switch {
-		case !ok:
-			err = s.goneAt(i)
-		case st.State == hypervisor.Stopped:
-			err = s.ended(i, st.Reason)
-		}
-		if err != nil {
-			s.log.Error("a stop was not written down", "instance", i.ID, "error", err)
-		}
-	}
-}
-
-func (s *Service) goneAt(i instance) error {
-	err := s.change(i.ID, func(_ *state.Tx, now *instance) bool {
-		if now.Epoch != i.Epoch || !now.become(shuttingDown) {
-			return false
-		}
-		now.Reason = internalReason("the instance is not there any more")
-		return true
-	})
-	s.work.add(i.ID)
-	return err
-}
-
-// expire forgets what was terminated or deleted an hour ago, and old tokens.
-func (s *Service) expire() {
-	now := s.now()
-	err := s.update(func(tx *state.Tx) error {
-		for id, i := range s.instances.All(tx) {
-			if i.State == terminated && now.Sub(i.Ended) >= keepDeleted {
-				s.ix.dropInstance(i)
-				s.instances.Delete(tx, id)
-				s.tagsOf.Delete(tx, id)
-			}
-		}
-		for id, n := range s.nats.All(tx) {
-			if n.State == "deleted" && now.Sub(n.Deleted) >= keepDeleted {
-				s.nats.Delete(tx, id)
-				s.tagsOf.Delete(tx, id)
-			}
-		}
-		for id, t := range s.tokens.All(tx) {
-			if now.Sub(t.Made) < keepTokens {
-				continue
-			}
-			live := false
-			for _, x := range t.IDs {
-				_, ok := s.instances.Get(tx, x)
-				live = live || ok
-			}
-			if !live {
-				s.tokens.Delete(tx, id)
-			}
-		}
-		return nil
-	})
-	if err != nil {
-		s.log.Error("what is long gone was not forgotten", "error", err)
-	}
 }

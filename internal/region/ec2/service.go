@@ -80,7 +80,8 @@ type Service struct {
 	net1   syncer
 	save   gather[func(*state.Tx)]
 	detach gather[card]
-	deaths deaths
+	census gather[*question]
+	deaths suspects
 	ready  readiness
 	litter chan struct{} // wakes the collection of disks
 }
@@ -142,6 +143,7 @@ func New(cfg Config) (*Service, error) {
 	s.net1.init()
 	s.save.run = s.saveAll
 	s.detach.run = s.detachAll
+	s.census.run = s.count
 	if err := s.open(); err != nil {
 		return nil, fmt.Errorf("ec2: %w", err)
 	}

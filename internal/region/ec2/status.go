@@ -3,11 +3,13 @@ package ec2
 import (
 	"context"
 	"encoding/base64"
+	"errors"
 	"sync"
 	"time"
 
 	"github.com/dayfly-infra/dayfly/internal/region/api/ec2api"
 	"github.com/dayfly-infra/dayfly/internal/region/ec2/filter"
+	"github.com/dayfly-infra/dayfly/internal/region/hypervisor"
 	"github.com/dayfly-infra/dayfly/internal/region/state"
 )
 
@@ -183,6 +185,9 @@ func (s *Service) GetConsoleOutput(ctx context.Context, in *ec2api.GetConsoleOut
 		return out, nil
 	}
 	text, err := s.hyper.Console(ctx, i.ID, maxConsole)
+	if errors.Is(err, hypervisor.ErrNoInstance) {
+		return out, nil // it is being destroyed
+	}
 	if err != nil {
 		return nil, internal(err)
 	}

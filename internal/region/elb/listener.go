@@ -196,7 +196,7 @@ func (s *Service) CreateListener(ctx context.Context, in *api.CreateListenerInpu
 
 // ModifyListener changes port, protocol or default actions: this is how
 // traffic moves from one target group to another.
-func (s *Service) ModifyListener(_ context.Context, in *api.ModifyListenerInput) (*api.ModifyListenerOutput, error) {
+func (s *Service) ModifyListener(ctx context.Context, in *api.ModifyListenerInput) (*api.ModifyListenerOutput, error) {
 	var l listener
 	err := s.c.DB.Update(func(tx *state.Tx) error {
 		var ok bool
@@ -236,6 +236,7 @@ func (s *Service) ModifyListener(_ context.Context, in *api.ModifyListenerInput)
 	if err != nil {
 		return nil, err
 	}
+	s.settle(ctx, l.LB)
 	return &api.ModifyListenerOutput{Listeners: []*api.Listener{listenerOut(l)}}, nil
 }
 

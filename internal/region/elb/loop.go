@@ -185,6 +185,24 @@ func (s *Service) serve(ctx context.Context, vpc string) error {
 	})
 }
 
+// settle makes a load balancer's requests go the new way before the operation
+// that said so is answered: who switches traffic and then deletes what served
+// must not lose requests in between. What fails here the loop tries again.
+func (s *Service) settle(ctx context.Context, balancer string) {
+	vpc := ""
+	s.c.DB.View(func(tx *state.Tx) {
+		if b, ok := s.balancers.Get(tx, balancer); ok {
+			vpc = b.VPC
+		}
+	})
+	if vpc == "" {
+		return
+	}
+	if err := s.serve(s.internal(ctx), vpc); err != nil {
+		s.c.Log.Warn("a change is not in force yet", "load_balancer", balancer, "err", err)
+	}
+}
+
 // render is all that a VPC's balancer does, in a fixed order; fresh are the
 // load balancers that become active with it.
 func (s *Service) render(tx *state.Tx, vpc string) (c balancer.Config, fresh []string) {

@@ -21,6 +21,7 @@ const (
 	mostStandard   = 4 << 10
 	mostAdvanced   = 8 << 10
 	mostLevels     = 15
+	mostName       = 1011
 	sealKey        = "alias/aws/ssm"
 )
 
@@ -43,12 +44,12 @@ type version struct {
 
 func (p *parameter) last() version { return p.Versions[len(p.Versions)-1] }
 
-var parameterName = regexp.MustCompile(`^[A-Za-z0-9_.\-/]{1,1011}$`)
+var parameterName = regexp.MustCompile(`^[A-Za-z0-9_.\-/]+$`)
 
 // checkName refuses names that AWS refuses to users.
 func checkName(name string) error {
 	switch {
-	case !parameterName.MatchString(name):
+	case len(name) > mostName || !parameterName.MatchString(name):
 		return invalid("Parameter name: can't be empty or longer than 1011, and only a mix of letters, numbers and the following 4 symbols .-_/ is allowed: '%s'", name)
 	case strings.Contains(name, "/") && name[0] != '/':
 		return invalid("Parameter name must be a fully qualified name: it must begin with '/' when it holds one.")
@@ -192,7 +193,7 @@ func (s *Service) reveal(name string, v version) (string, error) {
 
 // SetPublic sets a parameter that the region itself publishes below /aws.
 func (s *Service) SetPublic(_ context.Context, name, value string) error {
-	if !strings.HasPrefix(name, "/aws/") || !parameterName.MatchString(name) || value == "" {
+	if !strings.HasPrefix(name, "/aws/") || len(name) > mostName || !parameterName.MatchString(name) || value == "" {
 		return fmt.Errorf("ssm: %q is not the name of a public parameter, or has no value", name)
 	}
 	return s.c.DB.Update(func(tx *state.Tx) error {

@@ -147,6 +147,8 @@ var networkACLAssociation = &Provider{
 		return gone(err)
 	},
 	Attributes: idAttribute("AssociationId"),
+	// A subnet in use is never under a list without entries, which lets nothing pass.
+	After: map[string]string{"AWS::EC2::NetworkAclEntry": "NetworkAclId"},
 }
 
 func associateACL(ctx context.Context, r *Request, subnet, acl string) (string, error) {

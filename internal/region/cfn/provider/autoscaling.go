@@ -15,6 +15,7 @@ import (
 var exceptGroup = []string{"AutoScalingGroupName", "Cooldown", "Tags", "VPCZoneIdentifier", "TargetGroupARNs", "LifecycleHookSpecificationList"}
 
 var autoScalingGroup = &Provider{
+	After: beforeBoot,
 	Find: func(ctx context.Context, r *Request) (string, error) {
 		r = &Request{Bus: r.Bus, ID: groupName(r), StackID: r.StackID}
 		g, err := describeASG(ctx, r)

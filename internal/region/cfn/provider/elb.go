@@ -56,6 +56,7 @@ func oursELB(ctx context.Context, r *Request, arns []string) (string, error) {
 }
 
 var loadBalancer = &Provider{
+	After: afterGateway,
 	Find: func(ctx context.Context, r *Request) (string, error) {
 		out, err := call[elbv2api.DescribeLoadBalancersOutput](ctx, r, elb, "DescribeLoadBalancers", &elbv2api.DescribeLoadBalancersInput{Names: []string{r.custom("Name", 32)}})
 		if err != nil || len(out.LoadBalancers) == 0 {
@@ -111,7 +112,8 @@ var loadBalancer = &Provider{
 		}
 		return retagELB(ctx, r)
 	},
-	Mutable: []string{"LoadBalancerAttributes", "SecurityGroups", "Subnets", "SubnetMappings", "Tags"},
+	Mutable:  []string{"LoadBalancerAttributes", "SecurityGroups", "Subnets", "SubnetMappings", "Tags"},
+	Volatile: []string{"SecurityGroups"},
 	Remove: func(ctx context.Context, r *Request) error {
 		return gone(do(ctx, r, elb, "DeleteLoadBalancer", &elbv2api.DeleteLoadBalancerInput{LoadBalancerArn: r.ID}))
 	},

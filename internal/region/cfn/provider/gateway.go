@@ -132,6 +132,7 @@ var natGateway = &Provider{
 		}
 		return v.State == "available", nil
 	},
+	After:  afterGateway,
 	Update: retag, Mutable: []string{"Tags"},
 	Remove: func(ctx context.Context, r *Request) error {
 		return gone(do(ctx, r, "ec2", "DeleteNatGateway", &ec2api.DeleteNatGatewayRequest{NatGatewayId: r.ID}))
@@ -167,6 +168,7 @@ func describeNAT(ctx context.Context, r *Request) (*ec2api.NatGateway, error) {
 // An address's physical id is the address itself, as on AWS; its allocation
 // is looked up.
 var elasticIP = &Provider{
+	After: afterGateway,
 	Find: func(ctx context.Context, r *Request) (string, error) {
 		out, err := call[ec2api.DescribeAddressesResult](ctx, r, "ec2", "DescribeAddresses", &ec2api.DescribeAddressesRequest{Filters: r.ours()})
 		if err != nil {

@@ -297,8 +297,9 @@ var parameter = &Provider{
 		name := r.custom("Name", 1011)
 		return name, putParameter(ctx, r, name, false)
 	},
-	Update:  func(ctx context.Context, r *Request) error { return putParameter(ctx, r, r.ID, true) },
-	Mutable: []string{"AllowedPattern", "DataType", "Description", "Tier", "Type", "Value"},
+	Update:   func(ctx context.Context, r *Request) error { return putParameter(ctx, r, r.ID, true) },
+	Mutable:  []string{"AllowedPattern", "DataType", "Description", "Tier", "Type", "Value"},
+	Volatile: []string{"Type", "Value"},
 	Remove: func(ctx context.Context, r *Request) error {
 		return gone(do(ctx, r, "ssm", "DeleteParameter", &ssmapi.DeleteParameterRequest{Name: r.ID}))
 	},

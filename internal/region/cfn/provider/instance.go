@@ -59,7 +59,8 @@ var launchTemplate = &Provider{
 		}
 		return retag(ctx, r)
 	},
-	Mutable: []string{"LaunchTemplateData", "VersionDescription"},
+	Mutable:  []string{"LaunchTemplateData", "VersionDescription"},
+	Volatile: []string{"LatestVersionNumber", "DefaultVersionNumber"},
 	Remove: func(ctx context.Context, r *Request) error {
 		return gone(do(ctx, r, "ec2", "DeleteLaunchTemplate", &ec2api.DeleteLaunchTemplateRequest{LaunchTemplateId: r.ID}))
 	},
@@ -94,6 +95,7 @@ var launchTemplate = &Provider{
 }
 
 var instance = &Provider{
+	After: beforeBoot,
 	Find: func(ctx context.Context, r *Request) (string, error) {
 		out, err := call[ec2api.DescribeInstancesResult](ctx, r, "ec2", "DescribeInstances", &ec2api.DescribeInstancesRequest{Filters: r.ours()})
 		if err != nil {

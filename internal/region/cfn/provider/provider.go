@@ -60,8 +60,15 @@ type Provider struct {
 	Attributes func(context.Context, *Request) (map[string]any, error)
 	// Ref is what a Ref to the resource gives; nil: its physical id.
 	Ref func(*Request) (string, error)
+	// Volatile are the attributes that an Update may change.
+	Volatile []string
 	// Named is the property that gives the resource a name of the user's.
 	Named string
+	// After are types whose resources go before this one though the template
+	// does not say so: those with the same value of a property, or, with *,
+	// all. Templates leave such orders out where AWS is slow enough for them
+	// to come about by themselves.
+	After map[string]string
 	// Refuse tells why properties cannot be realised, before anything is made:
 	// the property's name and the reason. Values that are not known yet are nil.
 	Refuse func(properties map[string]any) (property, reason string)
@@ -101,6 +108,16 @@ var providers = map[string]*Provider{
 	"AWS::IAM::Role":                            role,
 	"AWS::SSM::Parameter":                       parameter,
 }
+
+// Orders that AWS's slowness gives: the way out of a VPC is there before what
+// needs it, and an instance does not boot before its routes, rules and rights.
+var (
+	afterGateway = map[string]string{"AWS::EC2::VPCGatewayAttachment": "*"}
+	beforeBoot   = map[string]string{
+		"AWS::EC2::VPCGatewayAttachment": "*", "AWS::EC2::Route": "*", "AWS::EC2::SubnetRouteTableAssociation": "*",
+		"AWS::EC2::SecurityGroupIngress": "*", "AWS::EC2::SecurityGroupEgress": "*", "AWS::IAM::Policy": "*", "AWS::IAM::ManagedPolicy": "*",
+	}
+)
 
 // For returns the provider of a resource type.
 func For(resourceType string) (*Provider, bool) {

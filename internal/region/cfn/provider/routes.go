@@ -55,6 +55,7 @@ var routeTargets = []string{"EgressOnlyInternetGatewayId", "GatewayId", "Instanc
 
 // A route is rtb-…|destination, as on AWS.
 var route = &Provider{
+	After: afterGateway,
 	Find: func(ctx context.Context, r *Request) (string, error) {
 		t, err := describeRouteTable(ctx, r, text(r.Properties, "RouteTableId"))
 		if err != nil {

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -32,34 +33,43 @@ func findCgroups(prefix string) (cgroups, error) {
 		return cgroups{}, refuse("this host has no /proc", "", err)
 	}
 	defer f.Close()
-	c := cgroups{prefix: prefix}
-	for s := bufio.NewScanner(f); s.Scan(); {
-		left, right, ok := strings.Cut(s.Text(), " - ")
-		l, r := strings.Fields(left), strings.Fields(right)
-		if !ok || len(l) < 5 || len(r) < 3 || l[4] != "/sys/fs/cgroup" && !strings.HasPrefix(l[4], "/sys/fs/cgroup/") {
-			continue
-		}
-		options := strings.Split(r[2], ",")
-		switch {
-		case r[0] == "cgroup2" && l[4] == "/sys/fs/cgroup":
-			c.unified, c.swap = true, true
-		case r[0] == "cgroup" && slices.Contains(options, "memory"):
-			c.memory = l[4]
-			_, err := os.Stat(filepath.Join(l[4], "memory.memsw.limit_in_bytes"))
-			c.swap = err == nil
-		case r[0] == "cgroup" && slices.Contains(options, "name=systemd"):
-			c.systemd = l[4]
-		case r[0] != "cgroup" && r[0] != "cgroup2":
-			continue
-		}
-		if !slices.Contains(c.mounts, l[4]) {
-			c.mounts = append(c.mounts, l[4])
-		}
+	c := parseCgroups(f)
+	c.prefix = prefix
+	if c.memory != "" {
+		_, err := os.Stat(filepath.Join(c.memory, "memory.memsw.limit_in_bytes"))
+		c.swap = err == nil
 	}
 	if !c.unified && c.memory == "" {
 		return c, refuse("no cgroups with a memory controller are mounted on /sys/fs/cgroup", "instances could not be limited; mount cgroup2 there", nil)
 	}
 	return c, nil
+}
+
+// parseCgroups reads a mountinfo.
+func parseCgroups(r io.Reader) cgroups {
+	var c cgroups
+	for s := bufio.NewScanner(r); s.Scan(); {
+		left, right, ok := strings.Cut(s.Text(), " - ")
+		l, r := strings.Fields(left), strings.Fields(right)
+		if !ok || len(l) < 5 || len(r) < 3 || l[4] != "/sys/fs/cgroup" && !strings.HasPrefix(l[4], "/sys/fs/cgroup/") {
+			continue
+		}
+		mount, options := l[4], strings.Split(r[2], ",")
+		switch {
+		case r[0] == "cgroup2" && mount == "/sys/fs/cgroup":
+			c.unified, c.swap = true, true
+		case r[0] == "cgroup" && slices.Contains(options, "memory"):
+			c.memory = mount
+		case r[0] == "cgroup" && slices.Contains(options, "name=systemd"):
+			c.systemd = mount
+		case r[0] != "cgroup" && r[0] != "cgroup2":
+			continue
+		}
+		if !slices.Contains(c.mounts, mount) {
+			c.mounts = append(c.mounts, mount)
+		}
+	}
+	return c
 }
 
 // path is what the runtime is told.

@@ -91,6 +91,7 @@ type Hypervisor struct {
 	watch   *watcher
 	events  *queue
 	work    sync.WaitGroup // clean-ups after exits
+	quit    chan struct{}  // closed by Close
 
 	mu     sync.Mutex // guards what follows, and status of instances
 	images map[string]image
@@ -112,13 +113,19 @@ func refuse(message, hint string, err error) error {
 // New takes over cfg.Dir: it adopts instances that run, and removes what an
 // interrupted operation left.
 func New(cfg Config) (*Hypervisor, error) {
-	h := &Hypervisor{cfg: cfg, images: map[string]image{}, insts: map[string]*instance{}}
+	h := &Hypervisor{cfg: cfg, quit: make(chan struct{}), images: map[string]image{}, insts: map[string]*instance{}}
 	if err := h.configure(); err != nil {
 		return nil, err
 	}
 	for _, d := range []string{cfg.Dir, h.imagesDir(), h.layersDir(), h.instancesDir(), cfg.RunDir, h.runcRoot()} {
 		if err := os.MkdirAll(d, 0o700); err != nil {
 			return nil, refuse("a directory is missing", "choose directories that root can write to", err)
+		}
+	}
+	// Layers hold set-user-id programs: nobody else may get to them.
+	for _, d := range []string{h.imagesDir(), h.layersDir(), h.instancesDir(), h.runcRoot()} {
+		if err := os.Chmod(d, 0o700); err != nil {
+			return nil, refuse("a directory is not ours", "", err)
 		}
 	}
 	lock, err := os.OpenFile(filepath.Join(cfg.Dir, "lock"), os.O_CREATE|os.O_RDWR, 0o600)
@@ -217,6 +224,7 @@ func (h *Hypervisor) Close() error {
 		return nil
 	}
 	h.closed = true
+	close(h.quit)
 	h.mu.Unlock()
 	if h.watch != nil {
 		h.watch.close()

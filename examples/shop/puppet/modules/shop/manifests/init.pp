@@ -3,7 +3,11 @@ class shop (
   Array[String] $packages,
   String $motd,
 ) {
-  package { $packages: ensure => installed }
+  # Without what packages only recommend: cron would bring a mail server along.
+  package { $packages:
+    ensure          => installed,
+    install_options => ['--no-install-recommends'],
+  }
 
   group { 'shop': ensure => present, system => true }
   user { 'shop':

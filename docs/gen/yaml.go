@@ -1,0 +1,319 @@
+package main
+
+import (
+	"fmt"
+	"go/ast"
+	"go/printer"
+	"go/token"
+	"slices"
+	"strings"
+)
+
+// meanings of dayfly.yaml's keys. NAME stands for a name that the file gives.
+var meanings = map[string]string{
+	"name":                           "The blueprint's name.",
+	"foundation":                     "Template of the long-lived stack: network, access, roles, load balancer. Without the file the fleet's template holds everything.",
+	"fleet":                          "Template of a generation: launch template and Auto Scaling group. A new stack for every deploy.",
+	"image":                          "How the machine image is made.",
+	"image.base":                     "`debian-12`, `debian-12-slim`, an `ami-…`, or the name of an SSM parameter that holds one.",
+	"image.type":                     "Instance type of the builder.",
+	"image.role":                     "Role of the machines; the fact `dayfly_role` and `$DAYFLY_ROLE`. Default: the blueprint's name.",
+	"image.boot":                     "`armed`: the agent fires at boot what the bake armed. `puppet` is refused in this version.",
+	"image.verify":                   "Scripts that every image must pass on a fresh instance. goss files are refused in this version.",
+	"image.puppet":                   "Where the catalog comes from: `code` or `server`.",
+	"image.puppet.code":              "Folder with `manifests/site.pp`, and `modules/`, `data/`, `hiera.yaml` at need.",
+	"image.puppet.server":            "A Puppet server. Refused in this version.",
+	"image.puppet.environment":       "Puppet's environment.",
+	"image.puppet.role":              "Role of the builder. Default: `image.role`.",
+	"image.puppet.max_runs":          "Runs until one changes nothing; one more is a failed bake.",
+	"image.puppet.deadline":          "Time for all runs together.",
+	"release":                        "Where the team's code comes from.",
+	"release.box":                    "`http://`, `https://` or `file://` address of a folder with artifacts, `SHA256SUMS` and `LATEST`.",
+	"release.follow":                 "`latest`, or the name of an artifact.",
+	"handoff":                        "The team's own deploy script and what it starts.",
+	"handoff.run":                    "The deploy script. Its whole folder goes into the image.",
+	"handoff.service":                "Command that the agent keeps running after the script. Without it the script starts something itself.",
+	"handoff.user":                   "User of the service.",
+	"handoff.ready":                  "`http://:PORT/PATH` or `tcp://:PORT` on the instance itself: ready when it answers.",
+	"handoff.deadline":               "From boot to ready.",
+	"parameters":                     "Names of the template parameters that Dayfly passes its values in. A template that lacks one does not get it.",
+	"parameters.image":               "The image's AMI.",
+	"parameters.release_url":         "The release's address in the box.",
+	"parameters.release_mirror":      "The release's `s3://` address in Dayfly's bucket.",
+	"parameters.release_digest":      "The release's digest.",
+	"parameters.size":                "How many instances.",
+	"parameters.max_size":            "The group's MaxSize.",
+	"parameters.environment":         "The environment's name.",
+	"parameters.generation":          "The generation's number.",
+	"parameters.bucket":              "Dayfly's own bucket, for reports.",
+	"environments":                   "Environments by purpose; `dayfly deploy DIR NAME` makes one.",
+	"environments.NAME.size":         "How many instances.",
+	"environments.NAME.zones":        "How many availability zones are meant. The template decides; Dayfly does not check it yet.",
+	"environments.NAME.lease":        "How long it may live after a deploy. Then it is destroyed.",
+	"environments.NAME.replace":      "How a generation follows another. `recreate`: the new one is made and serves, then the old one is deleted.",
+	"environments.NAME.image":        "A channel. Read and not used yet: a deploy takes the image of the blueprint's own inputs.",
+	"environments.NAME.parameters":   "Values for both templates' parameters, where they have them.",
+	"pipeline":                       "Stages in order. In this version `dayfly test` runs all automated suites of all stages side by side.",
+	"pipeline[].stage":               "The stage's name.",
+	"pipeline[].deploy":              "Environment that the stage deploys. Read and not carried out yet.",
+	"pipeline[].gate":                "A person decides. Read and not carried out yet.",
+	"pipeline[].gate.by":             "Who.",
+	"pipeline[].suites":              "Suites of the stage.",
+	"pipeline[].suites[].name":       "The suite's name.",
+	"pipeline[].suites[].run":        "Command in the folder.",
+	"pipeline[].suites[].manual":     "What a person does. Such a suite cannot be run by this version.",
+	"pipeline[].suites[].size":       "Instances of the suite's environment.",
+	"pipeline[].suites[].lease":      "For manual suites. Read and not used yet.",
+	"pipeline[].suites[].timeout":    "How long the command may take.",
+	"pipeline[].suites[].parameters": "Values for the fleet template's parameters.",
+}
+
+// given are the paths that functions get from their callers.
+var given = map[string]string{"suite": "pipeline[].suites[]"}
+
+type setting struct{ path, kind, def, limits string }
+
+const yamlHead = `# dayfly.yaml
+
+The blueprint's description. An unknown key, a wrong type, a missing file or a value out of its limits is an error with file, line and column,
+and with the nearest valid word. ` + "`dayfly check DIR`" + ` shows all of them. Durations are written ` + "`30s`, `10m`, `24h` or `7d`" + `. Paths are relative to the folder.
+Names are 2 to 32 of a-z, 0-9 and -, beginning with a letter.
+
+| key | type | default | limits | meaning |
+| --- | --- | --- | --- | --- |
+`
+
+func yamlPage(root string) (string, error) {
+	ss, err := settings(root)
+	if err != nil {
+		return "", err
+	}
+	var code []string
+	for _, s := range ss {
+		code = append(code, s.path)
+	}
+	if err := agree("dayfly.yaml: the key", code, keys(meanings)); err != nil {
+		return "", err
+	}
+	slices.SortStableFunc(ss, func(a, b setting) int { return strings.Compare(order(a.path), order(b.path)) })
+	var b strings.Builder
+	b.WriteString(yamlHead)
+	for _, s := range ss {
+		fmt.Fprintf(&b, "| `%s` | %s | %s | %s | %s |\n", s.path, s.kind, s.def, s.limits, meanings[s.path])
+	}
+	return b.String(), nil
+}
+
+// order groups keys by their first word, in the order in which a file has them.
+func order(path string) string {
+	first, _, _ := strings.Cut(strings.ReplaceAll(path, "[]", ""), ".")
+	return fmt.Sprintf("%02d", slices.Index([]string{"name", "image", "release", "handoff", "foundation", "fleet", "parameters", "environments", "pipeline"}, first))
+}
+
+// settings are the keys that the blueprint's reader asks for.
+func settings(root string) ([]setting, error) {
+	files, err := parse(root, "internal/blueprint")
+	if err != nil {
+		return nil, err
+	}
+	words := constants(files)
+	var out []setting
+	for _, f := range files {
+		for _, d := range f.Decls {
+			fn, ok := d.(*ast.FuncDecl)
+			if !ok || fn.Recv == nil || receiver(fn) != "reader" {
+				continue
+			}
+			found, err := asked(fn, words)
+			if err != nil {
+				return nil, fmt.Errorf("%s: %w", fn.Name.Name, err)
+			}
+			for _, s := range found {
+				if !slices.ContainsFunc(out, func(o setting) bool { return o.path == s.path }) {
+					out = append(out, s)
+				}
+			}
+		}
+	}
+	return out, nil
+}
+
+// constants are the package's string constants.
+func constants(files []*ast.File) map[string]string {
+	out := map[string]string{}
+	for _, f := range files {
+		ast.Inspect(f, func(n ast.Node) bool {
+			if v, ok := n.(*ast.ValueSpec); ok && len(v.Names) == len(v.Values) {
+				for i, name := range v.Names {
+					if t, ok := text(v.Values[i]); ok {
+						out[name.Name] = t
+					}
+				}
+			}
+			return true
+		})
+	}
+	return out
+}
+
+func receiver(fn *ast.FuncDecl) string {
+	t := fn.Recv.List[0].Type
+	if s, ok := t.(*ast.StarExpr); ok {
+		t = s.X
+	}
+	if id, ok := t.(*ast.Ident); ok {
+		return id.Name
+	}
+	return ""
+}
+
+// asked follows one function of the reader: which variable is which object of
+// the file, and which keys it is asked for.
+func asked(fn *ast.FuncDecl, words map[string]string) ([]setting, error) {
+	objects, texts := map[string]string{}, map[string]string{"path": given[fn.Name.Name]}
+	for _, p := range fn.Type.Params.List { // the whole file, handed in
+		if s, ok := p.Type.(*ast.StarExpr); ok {
+			if id, ok := s.X.(*ast.Ident); ok && id.Name == "object" {
+				for _, n := range p.Names {
+					objects[n.Name] = ""
+				}
+			}
+		}
+	}
+	var out []setting
+	var failed error
+	ast.Inspect(fn, func(n ast.Node) bool {
+		switch n := n.(type) {
+		case *ast.AssignStmt:
+			for i, l := range n.Lhs {
+				id, ok := l.(*ast.Ident)
+				if !ok || i >= len(n.Rhs) {
+					continue
+				}
+				c, ok := n.Rhs[i].(*ast.CallExpr)
+				if !ok {
+					continue
+				}
+				switch name := method(c); {
+				case name == "object" && len(c.Args) == 2:
+					p, err := pathOf(c.Args[1], texts)
+					if err != nil {
+						failed = err
+					}
+					objects[id.Name] = p
+				case name == "Sprintf": // pipeline[%d]
+					if t, ok := text(c.Args[0]); ok {
+						texts[id.Name] = strings.ReplaceAll(t, "%d", "")
+					}
+				}
+			}
+		case *ast.CallExpr:
+			sel, ok := n.Fun.(*ast.SelectorExpr)
+			if !ok || len(n.Args) == 0 {
+				return true
+			}
+			id, ok := sel.X.(*ast.Ident)
+			if !ok {
+				return true
+			}
+			at, known := objects[id.Name]
+			key, isText := text(n.Args[0])
+			kind, reads := kinds[sel.Sel.Name]
+			if !known || !isText || !reads {
+				return true
+			}
+			if at != "" {
+				key = at + "." + key
+			}
+			s := setting{path: key, kind: kind}
+			s.details(sel.Sel.Name, n.Args[1:], words)
+			out = append(out, s)
+		}
+		return true
+	})
+	return out, failed
+}
+
+// kinds are the reader's methods, and what they read.
+var kinds = map[string]string{"string": "text", "int": "number", "duration": "duration", "oneOf": "word", "strings": "list of texts", "parameters": "texts by name", "list": "list", "node": "group"}
+
+func method(c *ast.CallExpr) string {
+	if s, ok := c.Fun.(*ast.SelectorExpr); ok {
+		return s.Sel.Name
+	}
+	return ""
+}
+
+func pathOf(e ast.Expr, texts map[string]string) (string, error) {
+	if t, ok := text(e); ok {
+		return t, nil
+	}
+	switch e := e.(type) {
+	case *ast.Ident:
+		if t := texts[e.Name]; t != "" {
+			return t, nil
+		}
+		return "NAME", nil
+	case *ast.BinaryExpr:
+		l, err := pathOf(e.X, texts)
+		if err != nil {
+			return "", err
+		}
+		r, err := pathOf(e.Y, texts)
+		return l + r, err
+	}
+	return "", fmt.Errorf("a path of another form than docs/gen knows: %T", e)
+}
+
+func (s *setting) details(method string, args []ast.Expr, words map[string]string) {
+	switch method {
+	case "string":
+		if t, ok := text(args[0]); ok && t != "" {
+			s.def = "`" + t + "`"
+		}
+	case "oneOf":
+		s.def = word(args[0], words)
+		var all []string
+		for _, a := range args[1:] {
+			all = append(all, word(a, words))
+		}
+		s.limits = strings.Join(all, ", ")
+	case "int", "duration":
+		s.def = plain(args[0])
+		s.limits = plain(args[1]) + " to " + plain(args[2])
+	}
+}
+
+// word is a literal, or a constant as string(Recreate) has it.
+func word(e ast.Expr, words map[string]string) string {
+	if t, ok := text(e); ok {
+		return "`" + t + "`"
+	}
+	if c, ok := e.(*ast.CallExpr); ok && len(c.Args) == 1 {
+		if id, ok := c.Args[0].(*ast.Ident); ok && words[id.Name] != "" {
+			return "`" + words[id.Name] + "`"
+		}
+	}
+	return plain(e)
+}
+
+// plain is a constant expression as people write it: 30*time.Minute is 30m.
+func plain(e ast.Expr) string {
+	var b strings.Builder
+	if err := printer.Fprint(&b, token.NewFileSet(), e); err != nil {
+		return "?"
+	}
+	s := strings.ReplaceAll(b.String(), " ", "")
+	if s == "maxLease" {
+		return "365d"
+	}
+	for _, u := range [][2]string{{"time.Second", "s"}, {"time.Minute", "m"}, {"time.Hour", "h"}, {"day", "d"}} {
+		if n, ok := strings.CutSuffix(s, "*"+u[0]); ok {
+			return n + u[1]
+		}
+		if s == u[0] {
+			return "1" + u[1]
+		}
+	}
+	return s
+}
