@@ -99,6 +99,9 @@ func (l *Loop) Reconcile(ctx context.Context, name string) (time.Duration, error
 		return l.resolve(ctx, r)
 	}
 	if r.Phase == pipeline.Pending {
+		if r.Cancel { // nothing was made yet
+			return reconcile.Done, l.finish(ctx, r)
+		}
 		return soon, l.begin(ctx, r)
 	}
 	if r.Open() > 0 {
@@ -116,6 +119,9 @@ func (l *Loop) resolve(ctx context.Context, r pipeline.Run) (time.Duration, erro
 	set := func(f func(*pipeline.Run)) error { return l.update(ctx, r.Name, f) }
 	if r.Release == "" {
 		rel, err := l.Releases.Resolve(ctx, pipeline.Kind+"/"+r.Name, b)
+		if interrupted(err) {
+			return 0, err
+		}
 		if fault.KindOf(err) == fault.Unavailable && l.Clock.Now().Sub(r.Created) < 10*time.Minute {
 			return 2 * time.Second, set(func(r *pipeline.Run) { l.block(r, "release-not-resolved", "box/"+b.Release.Box, err.Error()) })
 		}
@@ -126,12 +132,20 @@ func (l *Loop) resolve(ctx context.Context, r pipeline.Run) (time.Duration, erro
 	}
 	im, waiting, err := l.Images.Baked(ctx, r.Bake)
 	switch {
+	case interrupted(err):
+		return 0, err
 	case err != nil:
 		return soon, set(func(r *pipeline.Run) { r.Error = err.Error() })
 	case im == "":
 		return 500 * time.Millisecond, set(func(r *pipeline.Run) { l.block(r, "image-baking", "bake/"+r.Bake, waiting) })
 	}
 	return soon, set(func(r *pipeline.Run) { r.Image, r.Blocker = im, nil })
+}
+
+// interrupted tells whether an error says only that this loop is being stopped,
+// or that another writer was faster.
+func interrupted(err error) bool {
+	return errors.Is(err, context.Canceled) || errors.Is(err, store.ErrFenced) || errors.Is(err, store.ErrConflict)
 }
 
 // begin writes the shared foundation and an environment for each suite, all in
@@ -224,22 +238,30 @@ func (l *Loop) suite(ctx context.Context, r pipeline.Run, s pipeline.Suite) (wai
 	if err != nil {
 		return "", err
 	}
-	instance := s.Instance
-	if instance == "" {
-		for _, name := range g.Groups {
-			gr, err := l.Cloud.Group(ctx, name)
-			if err != nil {
-				return "", err
+	instance, there := "", false
+	for _, name := range g.Groups {
+		gr, err := l.Cloud.Group(ctx, name)
+		if err != nil {
+			return "", err
+		}
+		for _, m := range gr.Members {
+			if m.Lifecycle != "InService" || !m.Healthy {
+				continue
 			}
-			for _, m := range gr.Members {
-				if m.Lifecycle == "InService" && m.Healthy && (instance == "" || m.Instance < instance) {
-					instance = m.Instance
-				}
+			there = there || m.Instance == s.Instance
+			if instance == "" || m.Instance < instance {
+				instance = m.Instance
 			}
 		}
-		if instance == "" {
-			return "no instance in service yet", nil
-		}
+	}
+	switch {
+	case there:
+		instance = s.Instance
+	case instance == "":
+		return "no instance in service yet", nil
+	default:
+		// The first choice, or one after another that ended before it was
+		// known to have the command.
 		if err := set(func(s *pipeline.Suite) { s.Instance, s.Launched, s.Lost = instance, g.Launched, g.Lost }); err != nil {
 			return "", err
 		}
@@ -250,7 +272,7 @@ func (l *Loop) suite(ctx context.Context, r pipeline.Run, s pipeline.Suite) (wai
 		return "", err
 	}
 	script := suiteScript(l.Cloud.Bucket(), pack, r, s, e)
-	id, err := l.Cloud.SendCommand(ctx, cloud.Intent{ID: object + "/suite/" + s.Name + "/1", Object: object}, cloud.Command{
+	id, err := l.Cloud.SendCommand(ctx, cloud.Intent{ID: object + "/suite/" + s.Name + "/" + instance, Object: object}, cloud.Command{
 		Instance: instance, Script: script, Timeout: s.Timeout + time.Minute, Comment: "suite " + s.Name,
 	})
 	if err != nil {

@@ -2,11 +2,11 @@ package bake
 
 import (
 	"context"
-	"crypto/sha256"
 	"errors"
 	"fmt"
 	"time"
 
+	"github.com/dayfly-infra/dayfly/internal/cloud"
 	"github.com/dayfly-infra/dayfly/internal/fault"
 	"github.com/dayfly-infra/dayfly/internal/image"
 	"github.com/dayfly-infra/dayfly/internal/reconcile"
@@ -16,6 +16,12 @@ import (
 // clean removes what the bake made, and for a good one writes the image record
 // and moves the channel, in one batch with the bake's own end.
 func (l *Loop) clean(ctx context.Context, b Bake) (time.Duration, error) {
+	if b.Error != "" {
+		found, err := l.unrecorded(ctx, b)
+		if err != nil || found {
+			return soon, err
+		}
+	}
 	if b.Canary != "" {
 		i, err := l.Cloud.Instance(ctx, b.Canary)
 		if err != nil && fault.KindOf(err) != fault.NotFound {
@@ -38,11 +44,13 @@ func (l *Loop) clean(ctx context.Context, b Bake) (time.Duration, error) {
 	case st.Status == "DELETE_IN_PROGRESS":
 		return l.pace(b), nil
 	default:
-		wait := l.pace(b)
+		// One that failed is asked for again, as another attempt each time.
+		wait, attempt := l.pace(b), int64(0)
 		if st.Status == "DELETE_FAILED" {
 			wait = 5 * time.Second
+			attempt = l.Clock.Now().Truncate(wait).Unix()
 		}
-		return wait, l.Cloud.DeleteStack(ctx, b.intent(fmt.Sprintf("delete-stack/%.8x", sha256.Sum256([]byte(st.Status+st.Reason)))), b.Stack)
+		return wait, l.Cloud.DeleteStack(ctx, b.intent(fmt.Sprintf("delete-stack/%s/%d", st.Status, attempt)), b.Stack)
 	}
 	if b.Error != "" && b.AMI != "" {
 		if err := l.Cloud.DeleteImage(ctx, b.intent("delete-image"), b.AMI); err != nil && fault.KindOf(err) != fault.NotFound {
@@ -56,6 +64,35 @@ func (l *Loop) clean(ctx context.Context, b Bake) (time.Duration, error) {
 		return 0, err
 	}
 	return soon, l.finish(ctx, b)
+}
+
+// unrecorded looks for what a failed bake made and could not note down any
+// more, because the process ended in between: an instance or an image with the
+// mark of this attempt's call.
+func (l *Loop) unrecorded(ctx context.Context, b Bake) (found bool, err error) {
+	if b.AMI == "" && b.FailedAt == Snapshot {
+		ims, err := l.Cloud.Images(ctx)
+		if err != nil {
+			return false, err
+		}
+		for _, im := range ims {
+			if im.Tags[cloud.TagIntent] == b.intent("image").ID {
+				return true, l.update(ctx, b.Name, func(b *Bake) { b.AMI = im.ID })
+			}
+		}
+	}
+	if b.Canary == "" && b.FailedAt == Launch {
+		is, err := l.Cloud.Instances(ctx, map[string]string{"tag:" + cloud.TagIntent: b.intent("canary").ID})
+		if err != nil {
+			return false, err
+		}
+		for _, i := range is {
+			if i.State != "terminated" {
+				return true, l.update(ctx, b.Name, func(b *Bake) { b.Canary = i.ID })
+			}
+		}
+	}
+	return false, nil
 }
 
 func (l *Loop) finish(ctx context.Context, b Bake) error {

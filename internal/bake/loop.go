@@ -44,6 +44,7 @@ type Cloud interface {
 	CreateImage(ctx context.Context, in cloud.Intent, instance, name string, tags cloud.Tags) (string, error)
 	DeleteImage(ctx context.Context, in cloud.Intent, id string) error
 	Image(ctx context.Context, id string) (cloud.Image, error)
+	Images(ctx context.Context) ([]cloud.Image, error)
 	SendCommand(ctx context.Context, in cloud.Intent, c cloud.Command) (string, error)
 	CommandResult(ctx context.Context, instance, id string) (cloud.CommandResult, error)
 	CommandReady(ctx context.Context, instance string) (bool, error)
@@ -84,19 +85,28 @@ func (l *Loop) Reconcile(ctx context.Context, name string) (time.Duration, error
 	if err != nil {
 		return 0, err
 	}
-	if b.Step != Clean {
-		switch limit := l.limit(ctx, b); {
-		case b.Cancel:
-			return soon, l.fail(ctx, b, "the bake was canceled")
-		case limit > 0 && l.Clock.Now().Sub(b.Since) > limit:
-			return soon, l.fail(ctx, b, fmt.Sprintf("it took longer than %s: %s", limit, b.Sentence))
-		}
+	if b.Step == Clean {
+		return l.step(ctx, b)
 	}
+	if b.Cancel {
+		return soon, l.fail(ctx, b, "the bake was canceled")
+	}
+	limit := l.limit(ctx, b)
+	late := limit > 0 && l.Clock.Now().Sub(b.Since) > limit
 	again, err := l.step(ctx, b)
-	if err != nil && b.Step != Clean && permanent(err) {
+	switch {
+	case err != nil && permanent(err):
 		return soon, l.fail(ctx, b, err.Error())
+	case !late || errors.Is(err, context.Canceled) || errors.Is(err, store.ErrFenced):
+		return again, err
 	}
-	return again, err
+	// The step came first: after a long stop of this process what is waited
+	// for may be there. fail does nothing when the bake went on.
+	why := fmt.Sprintf("it took longer than %s: %s", limit, b.Sentence)
+	if err != nil {
+		why += "; " + err.Error()
+	}
+	return soon, l.fail(ctx, b, why)
 }
 
 func (l *Loop) limit(ctx context.Context, b Bake) time.Duration {
@@ -412,7 +422,7 @@ func (l *Loop) next(ctx context.Context, b Bake, to Step, sentence string, f fun
 }
 
 func (l *Loop) fail(ctx context.Context, b Bake, why string) error {
-	l.Log.Warn("bake failed", "bake", b.Name, "step", b.Step, "why", why)
+	l.Log.Warn("bake fails", "bake", b.Name, "step", b.Step, "why", why)
 	return l.next(ctx, b, Clean, "the bake failed; what it made is going away", func(b *Bake) {
 		b.Error, b.FailedAt = why, b.Steps[len(b.Steps)-1].Step
 	})

@@ -62,6 +62,9 @@ func (l *Loop) Start(ctx context.Context, b *blueprint.Blueprint, files fs.FS, f
 			version = 0
 		case err != nil:
 			return Bake{}, err
+		case old.Step != Done && (old.Cancel || old.Error != ""):
+			// It cannot give an image any more, and its end is not over yet.
+			return Bake{}, &fault.Error{Kind: fault.Conflict, Op: "start the bake", Object: name, Message: "a bake of the same inputs was canceled or has failed, and what it made is still going away", Hint: "try again in a moment"}
 		case old.Step != Done:
 			return old, nil // single flight
 		case old.Error == "":

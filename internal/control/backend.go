@@ -94,6 +94,9 @@ func (c *Control) Deploy(ctx context.Context, d server.Deploy) (environment.Envi
 	if d.Size == 0 {
 		d.Size = want.Size
 	}
+	if _, _, err := c.admit(ctx, d.Name, b.Name); err != nil { // before anything costs
+		return zero, err
+	}
 	bk, err := c.bakes.Start(ctx, b, fsys, d.Files, d.By)
 	if err != nil {
 		return zero, err
@@ -101,39 +104,56 @@ func (c *Control) Deploy(ctx context.Context, d server.Deploy) (environment.Envi
 	now := c.clock.Now()
 	change := &environment.Change{Files: d.Files, Bake: bk.Name, Size: d.Size, By: d.By, Asked: now}
 	for range 20 {
-		e, version, err := store.Get[environment.Environment](ctx, c.store, environment.Kind, d.Name)
-		switch {
-		case errors.Is(err, store.ErrNotFound):
-			version, err = 0, nil
-			e = environment.Environment{}
-		case err != nil:
+		e, version, err := c.admit(ctx, d.Name, b.Name)
+		if err != nil {
 			return zero, err
-		case e.Phase == environment.Gone:
-			// Its number goes on, so that no name of a stack is used twice.
-			e = environment.Environment{Want: e.Want}
+		}
+		if e.Name == "" {
 			if err := c.forgetGone(ctx, d.Name); err != nil {
 				return zero, err
 			}
-		case e.Destroy:
-			return zero, &fault.Error{Kind: fault.Conflict, Op: "deploy", Object: d.Name, Message: "the environment is being destroyed", Hint: "wait until it is gone, or deploy with another --name"}
-		case e.Blueprint != b.Name:
-			return zero, &fault.Error{Kind: fault.Conflict, Op: "deploy", Object: d.Name, Message: "the environment belongs to the blueprint " + e.Blueprint, Hint: "choose another --name"}
-		case e.Next != nil || (e.Want != e.Serving && e.Want != 0 && e.Error == ""):
-			return zero, &fault.Error{Kind: fault.Conflict, Op: "deploy", Object: d.Name, Message: "a deploy is under way", Hint: "dayfly why " + d.Name + " says how far it is"}
-		}
-		if e.Name == "" {
-			e.Name, e.Blueprint, e.Purpose, e.Created, e.Phase = d.Name, b.Name, d.Purpose, now, environment.Pending
+			e.Name, e.Blueprint, e.Purpose, e.Created, e.Size = d.Name, b.Name, d.Purpose, now, d.Size
 			if b.Foundation != "" {
 				e.Foundation = d.Name
 			}
 		}
-		e.Parameters, e.Deadline, e.Next, e.Error, e.Size = want.Parameters, now.Add(want.Lease), change, "", d.Size
+		if e.Serving == 0 {
+			e.Phase = environment.Pending
+		}
+		e.Parameters, e.Deadline, e.Next, e.Error = want.Parameters, now.Add(want.Lease), change, ""
 		err = c.store.Apply(ctx, store.NoEpoch, store.Put(environment.Kind, d.Name, version, e))
 		if !errors.Is(err, store.ErrConflict) {
 			return e, err
 		}
 	}
 	return zero, &fault.Error{Kind: fault.Conflict, Op: "deploy", Object: d.Name, Message: "others change it all the time"}
+}
+
+// admit reads the environment that a deploy would change, and says when it may
+// not. One that is not there, or was and is gone, has no name yet.
+func (c *Control) admit(ctx context.Context, name, blueprint string) (environment.Environment, int64, error) {
+	conflict := func(message, hint string) (environment.Environment, int64, error) {
+		return environment.Environment{}, 0, &fault.Error{Kind: fault.Conflict, Op: "deploy", Object: name, Message: message, Hint: hint}
+	}
+	e, version, err := store.Get[environment.Environment](ctx, c.store, environment.Kind, name)
+	switch {
+	case errors.Is(err, store.ErrNotFound):
+		return environment.Environment{}, 0, nil
+	case err != nil:
+		return e, 0, err
+	case e.Phase == environment.Gone:
+		// Its number goes on, so that no name of a stack is used twice.
+		return environment.Environment{Want: e.Want}, version, nil
+	case e.Destroy:
+		return conflict("the environment is being destroyed", "wait until it is gone, or deploy with another --name")
+	case e.Run != "":
+		return conflict("the environment belongs to the run "+e.Run, "choose another --name")
+	case e.Blueprint != blueprint:
+		return conflict("the environment belongs to the blueprint "+e.Blueprint, "choose another --name")
+	case e.Next != nil || (e.Want != e.Serving && e.Want != 0 && e.Error == ""):
+		return conflict("a deploy is under way", "dayfly why "+name+" says how far it is")
+	}
+	return e, version, nil
 }
 
 // forgetGone removes the records of an earlier life of an environment.
@@ -153,7 +173,12 @@ func (c *Control) forgetGone(ctx context.Context, name string) error {
 
 // Destroy implements server.Backend.
 func (c *Control) Destroy(ctx context.Context, name string) (environment.Environment, error) {
-	return update(ctx, c, environment.Kind, name, func(e *environment.Environment) error { e.Destroy = true; return nil })
+	return update(ctx, c, environment.Kind, name, func(e *environment.Environment) error {
+		if e.Phase != environment.Gone {
+			e.Destroy = true
+		}
+		return nil
+	})
 }
 
 // update changes a record as the API does: what is wanted, without an epoch.
@@ -224,7 +249,12 @@ func (c *Control) Test(ctx context.Context, t server.Test) (pipeline.Run, error)
 
 // Cancel implements server.Backend.
 func (c *Control) Cancel(ctx context.Context, run string) (pipeline.Run, error) {
-	return update(ctx, c, pipeline.Kind, run, func(r *pipeline.Run) error { r.Cancel = true; return nil })
+	return update(ctx, c, pipeline.Kind, run, func(r *pipeline.Run) error {
+		if r.Phase != pipeline.Done {
+			r.Cancel = true
+		}
+		return nil
+	})
 }
 
 // Results implements server.Backend.
@@ -262,6 +292,24 @@ func (c *Control) DeleteImage(ctx context.Context, name string) error {
 			return &fault.Error{Kind: fault.Conflict, Op: "remove the image", Object: name, Message: "the environment " + e.Name + " runs it", Hint: "dayfly env destroy " + e.Name}
 		}
 	}
+	gs, err := store.List[environment.Generation](ctx, c.store, environment.GenerationKind, "")
+	if err != nil {
+		return err
+	}
+	for _, g := range gs { // also those that are being launched, and those that still end
+		if g.Phase != environment.Gone && g.Image == name {
+			return &fault.Error{Kind: fault.Conflict, Op: "remove the image", Object: name, Message: fmt.Sprintf("generation %d of %s is made from it", g.Number, g.Environment), Hint: "dayfly env destroy " + g.Environment}
+		}
+	}
+	rs, err := store.List[pipeline.Run](ctx, c.store, pipeline.Kind, "")
+	if err != nil {
+		return err
+	}
+	for _, r := range rs {
+		if r.Phase != pipeline.Done && (r.Image == name || r.Bake == im.Bake) {
+			return &fault.Error{Kind: fault.Conflict, Op: "remove the image", Object: name, Message: "the run " + r.Name + " uses it", Hint: "wait for its end, or cancel it"}
+		}
+	}
 	object := image.Kind + "/" + name
 	if err := c.cloud.DeleteImage(ctx, cloud.Intent{ID: object + "/delete/" + im.AMI, Object: object}, im.AMI); err != nil && fault.KindOf(err) != fault.NotFound {
 		return err
@@ -287,16 +335,15 @@ func (c *Control) Sweep(ctx context.Context, dry bool) (sweep.Report, error) {
 	return c.sweeper.Sweep(ctx, dry)
 }
 
-// live tells which objects still want what they made.
+// live tells of every object that has a record whether it still wants what it
+// made.
 func (c *Control) live(ctx context.Context) (map[string]bool, error) {
 	out := map[string]bool{}
 	if err := each(ctx, c, bake.Kind, func(b bake.Bake) { out[bake.Kind+"/"+b.Name] = b.Step != bake.Done }); err != nil {
 		return nil, err
 	}
 	if err := each(ctx, c, bake.Kind, func(b bake.Bake) {
-		if b.Step != bake.Done { // its image has no record yet
-			out[image.Kind+"/"+b.Name] = true
-		}
+		out[image.Kind+"/"+b.Name] = b.Step != bake.Done // its image may have no record yet
 	}); err != nil {
 		return nil, err
 	}

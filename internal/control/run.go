@@ -34,6 +34,7 @@ import (
 	"github.com/dayfly-infra/dayfly/internal/resolve"
 	"github.com/dayfly-infra/dayfly/internal/rollout"
 	"github.com/dayfly-infra/dayfly/internal/server"
+	"github.com/dayfly-infra/dayfly/internal/store"
 	"github.com/dayfly-infra/dayfly/internal/store/sqlite"
 	"github.com/dayfly-infra/dayfly/internal/sweep"
 	"github.com/dayfly-infra/dayfly/internal/template"
@@ -89,14 +90,24 @@ func Run(ctx context.Context, cfg Config) error {
 // Control is a server that is wired and not running yet.
 type Control struct {
 	cfg      Config
-	store    *sqlite.Store
-	cloud    *cloud.Driver
+	store    store.Store
+	cloud    driver
 	files    *files
 	bakes    *bake.Loop
 	resolver *resolve.Resolver
 	sweeper  *sweep.Sweeper
 	engine   *reconcile.Engine
 	clock    clock.Clock
+}
+
+// driver is all that the server needs of the cloud.
+type driver interface {
+	bake.Cloud
+	rollout.Cloud
+	advance.Cloud
+	resolve.Cloud
+	sweep.Cloud
+	Identity(ctx context.Context) (account, arn string, err error)
 }
 
 func open(ctx context.Context, cfg Config) (*Control, error) {
@@ -119,15 +130,23 @@ func open(ctx context.Context, cfg Config) (*Control, error) {
 		return nil, err
 	}
 	c := &Control{cfg: cfg, store: st, clock: clk}
-	c.cloud, err = cloud.New(ctx, cloud.Config{Endpoint: os.Getenv("AWS_ENDPOINT_URL"), Owner: owner, Store: st, Clock: clk, Log: cfg.Log, Epoch: reconcile.Epoch})
+	d, err := cloud.New(ctx, cloud.Config{Endpoint: os.Getenv("AWS_ENDPOINT_URL"), Owner: owner, Store: st, Clock: clk, Log: cfg.Log, Epoch: reconcile.Epoch})
 	if err != nil {
 		st.Close()
 		return nil, err
 	}
-	if _, _, err := c.cloud.Identity(ctx); err != nil {
+	if _, _, err := d.Identity(ctx); err != nil {
 		st.Close()
 		return nil, fmt.Errorf("who are we in the cloud: %w", err)
 	}
+	c.cloud = d
+	c.wire(agent, openBox)
+	return c, nil
+}
+
+// wire makes the loops over store, cloud and clock.
+func (c *Control) wire(agent []byte, openBox func(address string) (box.Box, error)) {
+	cfg, st, clk, owner := c.cfg, c.store, c.clock, c.cloud.Owner()
 	name := func(record string) string { return rollout.StackName(owner, record) }
 	c.files = &files{dir: filepath.Join(cfg.Dir, "blueprints"), cloud: c.cloud, got: map[string]*blueprint.Blueprint{}}
 	c.bakes = &bake.Loop{Store: st, Cloud: c.cloud, Blueprints: c.files, Clock: clk, Log: cfg.Log, Agent: agent, StackName: name, Lease: builderLease}
@@ -140,7 +159,6 @@ func open(ctx context.Context, cfg Config) (*Control, error) {
 		&advance.Loop{Store: st, Cloud: c.cloud, Blueprints: suiteFiles{c.files}, Images: c.bakes, Releases: c.resolver, Clock: clk, Log: cfg.Log, StackName: name},
 		expire.Environments(st, clk, cfg.Log), expire.Foundations(st, clk, cfg.Log),
 	}})
-	return c, nil
 }
 
 // suiteFiles is files as the loop of test runs wants it.

@@ -36,12 +36,13 @@ func Environments(s store.Store, c clock.Clock, l *slog.Logger) *Loop[environmen
 	}
 }
 
-// Foundations watches foundations.
+// Foundations watches the shared ones; an environment's own foundation lives as
+// long as the environment, whose lease may be extended.
 func Foundations(s store.Store, c clock.Clock, l *slog.Logger) *Loop[environment.Foundation] {
 	return &Loop[environment.Foundation]{
 		Of: environment.FoundationKind, Store: s, Clock: c, Log: l,
 		Lease: func(f *environment.Foundation) (time.Time, bool) {
-			return f.Deadline, f.Destroy || f.Phase == environment.Gone
+			return f.Deadline, f.Destroy || !f.Shared || f.Phase == environment.Gone
 		},
 		End: func(f *environment.Foundation) { f.Destroy = true },
 	}

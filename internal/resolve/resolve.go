@@ -14,6 +14,7 @@ import (
 	"log/slog"
 	"os"
 	"path"
+	"sync"
 
 	"github.com/dayfly-infra/dayfly/internal/blueprint"
 	"github.com/dayfly-infra/dayfly/internal/box"
@@ -42,6 +43,38 @@ type Resolver struct {
 	Clock clock.Clock
 	Log   *slog.Logger
 	Epoch func(ctx context.Context) int64 // of the loop that asks; NoEpoch for the API
+
+	mu   sync.Mutex
+	busy map[string]chan struct{} // artifacts that are being fetched; closed at the end
+}
+
+// turn waits until nobody else fetches an artifact, so that those who ask at
+// the same time cause one download. The caller ends its turn with done.
+func (r *Resolver) turn(ctx context.Context, artifact string) (done func(), err error) {
+	for {
+		r.mu.Lock()
+		other, taken := r.busy[artifact]
+		if !taken {
+			mine := make(chan struct{})
+			if r.busy == nil {
+				r.busy = map[string]chan struct{}{}
+			}
+			r.busy[artifact] = mine
+			r.mu.Unlock()
+			return func() {
+				r.mu.Lock()
+				delete(r.busy, artifact)
+				r.mu.Unlock()
+				close(mine)
+			}, nil
+		}
+		r.mu.Unlock()
+		select {
+		case <-other:
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
 }
 
 // Resolve returns the name of the release record that the blueprint's box gives
@@ -55,6 +88,11 @@ func (r *Resolver) Resolve(ctx context.Context, object string, b *blueprint.Blue
 	if err != nil {
 		return "", err
 	}
+	done, err := r.turn(ctx, b.Name+" "+a.Name)
+	if err != nil {
+		return "", err
+	}
+	defer done()
 	if a.Digest != "" {
 		if name := recordName(b.Name, a.Digest); r.known(ctx, name) {
 			return name, nil
@@ -69,9 +107,12 @@ func (r *Resolver) Resolve(ctx context.Context, object string, b *blueprint.Blue
 		os.Remove(f.Name())
 	}()
 	name := recordName(b.Name, digest)
+	if r.known(ctx, name) { // a box that does not tell digests, or the same bytes under another name
+		return name, nil
+	}
 	key := path.Join("releases", b.Name, digest[len("sha256:"):], a.Name)
 	record := release.Kind + "/" + name
-	if err := r.Cloud.PutObject(ctx, cloud.Intent{ID: record + "/mirror/1", Object: record}, key, f, size); err != nil {
+	if err := r.Cloud.PutObject(ctx, cloud.Intent{ID: fmt.Sprintf("%s/mirror/%.8x", record, sha256.Sum256([]byte(key))), Object: record}, key, f, size); err != nil {
 		return "", err
 	}
 	rel := release.Release{

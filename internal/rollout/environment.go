@@ -215,18 +215,7 @@ func (l *Environments) act(ctx context.Context, e environment.Environment, o env
 				return 0, err
 			}
 		}
-		if err := l.end(ctx, e.Name, d.Number); err != nil {
-			return 0, err
-		}
-		return soon, l.update(ctx, e.Name, func(e *environment.Environment) {
-			if e.Serving == d.Number { // it served, and was taken away
-				e.Serving, e.Address = 0, ""
-			}
-			e.Error, e.Blocker, e.Want, e.Phase = d.Reason, nil, e.Serving, environment.Serving
-			if e.Serving == 0 {
-				e.Phase = environment.Failed
-			}
-		})
+		return soon, l.giveUp(ctx, e.Name, d)
 	case environment.EndTraffic:
 		if e.Port != 0 && listener != "" {
 			return soon, l.Cloud.DeleteListener(ctx, cloud.Intent{ID: object + "/delete-listener/" + mark(listener), Object: object}, listener)
@@ -355,6 +344,31 @@ func (l *Environments) end(ctx context.Context, env string, n int) error {
 		}
 		return nil
 	})
+}
+
+// giveUp ends a generation that failed and falls back to the one that serves,
+// both or none: an environment that wants a generation which is being ended
+// would wait for ever.
+func (l *Environments) giveUp(ctx context.Context, name string, d environment.Decision) error {
+	e, version, err := store.Get[environment.Environment](ctx, l.Store, environment.Kind, name)
+	if err != nil {
+		return err
+	}
+	gname := environment.GenerationName(name, d.Number)
+	g, gversion, err := store.Get[environment.Generation](ctx, l.Store, environment.GenerationKind, gname)
+	if err != nil || e.Want != d.Number || g.Phase != environment.Failed {
+		return err // it was decided otherwise meanwhile
+	}
+	if e.Serving == d.Number { // it served, and was taken away
+		e.Serving, e.Address = 0, ""
+	}
+	e.Error, e.Blocker, e.Want, e.Phase = d.Reason, nil, e.Serving, environment.Serving
+	if e.Serving == 0 {
+		e.Phase = environment.Failed
+	}
+	g.Phase, g.Blocker = environment.Terminating, nil
+	return l.Store.Apply(ctx, reconcile.Epoch(ctx),
+		store.Put(environment.Kind, name, version, e), store.Put(environment.GenerationKind, gname, gversion, g))
 }
 
 // wait says why the environment waits.

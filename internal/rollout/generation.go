@@ -74,8 +74,7 @@ func (l *Generations) Reconcile(ctx context.Context, name string) (time.Duration
 	case inProgress(st.Status) && l.Clock.Now().After(g.Deadline):
 		return reconcile.Done, l.fail(ctx, name, "its stack "+g.Stack+" was still "+st.Status+" when its time was over")
 	case st.Status == "CREATE_IN_PROGRESS":
-		return l.poll(g.Created), l.update(ctx, name, func(g *environment.Generation) {
-			g.Phase = environment.Launching
+		return l.poll(g.Created), l.launching(ctx, name, func(g *environment.Generation) {
 			l.block(g, "stack-in-progress", "stack/"+g.Stack, "the fleet's stack is being made")
 		})
 	case inProgress(st.Status) && st.Status != "DELETE_IN_PROGRESS":
@@ -155,8 +154,8 @@ func (l *Generations) discover(ctx context.Context, name string, st cloud.Stack)
 	} else if len(targets) > 1 {
 		targets = targets[:1]
 	}
-	return l.update(ctx, name, func(g *environment.Generation) {
-		g.Phase, g.Groups, g.TargetGroups, g.Address = environment.Launching, groups, targets, st.Outputs["Address"]
+	return l.launching(ctx, name, func(g *environment.Generation) {
+		g.Groups, g.TargetGroups, g.Address = groups, targets, st.Outputs["Address"]
 		l.block(g, "instances-launching", "group/"+groups[0], "its instances are being launched")
 	})
 }
@@ -186,10 +185,8 @@ func (l *Generations) observe(ctx context.Context, name string, g environment.Ge
 		})
 	}
 	if s.healthy >= g.Size {
-		return reconcile.Done, l.update(ctx, name, func(g *environment.Generation) {
-			if g.Phase == environment.Launching {
-				g.Phase, g.Healthy, g.Launched, g.Lost, g.Ready, g.Blocker = environment.Serving, s.healthy, s.launched, s.lost, now, nil
-			}
+		return reconcile.Done, l.launching(ctx, name, func(g *environment.Generation) {
+			g.Phase, g.Healthy, g.Launched, g.Lost, g.Ready, g.Blocker = environment.Serving, s.healthy, s.launched, s.lost, now, nil
 		})
 	}
 	why := ""
@@ -200,7 +197,7 @@ func (l *Generations) observe(ctx context.Context, name string, g environment.Ge
 		why = fmt.Sprintf("only %d of %d instances were healthy when its time was over", s.healthy, g.Size)
 	}
 	if why == "" {
-		return l.poll(g.Created), l.update(ctx, name, func(g *environment.Generation) {
+		return l.poll(g.Created), l.launching(ctx, name, func(g *environment.Generation) {
 			g.Healthy, g.Launched, g.Lost = s.healthy, s.launched, s.lost
 			l.block(g, "instances-not-healthy", "group/"+g.Groups[0], fmt.Sprintf("%d of %d instances are healthy%s", s.healthy, g.Size, s.waiting))
 			g.Blocker.Until = g.Deadline
@@ -349,9 +346,19 @@ func (l *Generations) block(g *environment.Generation, rule, on, message string)
 
 func (l *Generations) fail(ctx context.Context, name, why string) error {
 	l.Log.Warn("generation failed", "generation", name, "why", why)
-	return l.update(ctx, name, func(g *environment.Generation) { 
+	return l.update(ctx, name, func(g *environment.Generation) {
 		if g.Phase != environment.Terminating && g.Phase != environment.Gone { // it was decided otherwise meanwhile
 			g.Phase, g.Error, g.Blocker = environment.Failed, why, nil
+		}
+	})
+}
+
+// launching changes a generation unless its end was decided meanwhile.
+func (l *Generations) launching(ctx context.Context, name string, f func(*environment.Generation)) error {
+	return l.update(ctx, name, func(g *environment.Generation) {
+		if g.Phase == environment.Pending || g.Phase == environment.Launching {
+			g.Phase = environment.Launching
+			f(g)
 		}
 	})
 }

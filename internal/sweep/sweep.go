@@ -1,11 +1,12 @@
 // Package sweep finds what is ours in the cloud and belongs to nothing (law 9):
-// it has our owner tag, no record stands for it, its deadline has passed or its
-// record has ended, and two sweeps have seen it, the first at least a minute
+// it has our owner tag, its record has ended or, where no record is known, its
+// deadline has passed, and two sweeps have seen it, the first at least a minute
 // ago. It must not know how the things came to be.
 package sweep
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -28,11 +29,15 @@ type Cloud interface {
 	DeleteGroup(ctx context.Context, in cloud.Intent, name string) error
 	DeleteImage(ctx context.Context, in cloud.Intent, id string) error
 	TerminateInstances(ctx context.Context, in cloud.Intent, ids ...string) error
+	PruneIntents(ctx context.Context, object string) error
 	Owner() string
 }
 
 // Kind of the record that remembers what the last sweep saw; there is one.
 const Kind = "sweep"
+
+// sweepObject is the record that removals are for.
+const sweepObject = Kind + "/last"
 
 // Patience is how long ago the first of two sightings must be.
 const Patience = time.Minute
@@ -53,8 +58,9 @@ type Orphan struct {
 	Removed bool      `json:"removed"`
 }
 
-// Live tells which objects (kind/name) have a record that still wants what it
-// made.
+// Live tells of objects (kind/name) that have a record whether it still wants
+// what it made (true) or has ended (false). Of an object that is not in it
+// nobody knows anything.
 type Live func(ctx context.Context) (map[string]bool, error)
 
 // Sweeper sweeps.
@@ -71,21 +77,24 @@ type Thing struct {
 	Tags     map[string]string
 }
 
-// Judge says whether a thing is an orphan, and why. It is pure.
+// Judge says whether a thing is an orphan, and why. It is pure. A record that
+// is missing proves nothing: it may be the records that were lost.
 func Judge(t Thing, live map[string]bool, now time.Time) (why string, orphan bool) {
 	object := t.Tags[cloud.TagObject]
-	if object != "" && live[object] {
-		return "", false
-	}
-	if d, err := time.Parse(time.RFC3339, t.Tags[cloud.TagDeadline]); err == nil && now.Before(d) && object == "" {
-		return "", false
-	}
+	wanted, known := live[object]
+	d, err := time.Parse(time.RFC3339, t.Tags[cloud.TagDeadline])
+	passed := err == nil && !now.Before(d)
 	switch {
+	case object != "" && known && wanted:
+		return "", false
+	case object != "" && known:
+		return "its record " + object + " has ended", true
+	case !passed:
+		return "", false
 	case object == "":
 		return "it names no record, and its deadline has passed", true
-	default:
-		return "its record " + object + " is gone or has ended", true
 	}
+	return "its record " + object + " is not there, and its deadline has passed", true
 }
 
 // Sweep looks at everything once. With dry it removes nothing and remembers
@@ -101,10 +110,9 @@ func (s *Sweeper) Sweep(ctx context.Context, dry bool) (Report, error) {
 	if err != nil {
 		return Report{}, err
 	}
-	var last Report
-	rec, version, err := store.Get[Report](ctx, s.Store, Kind, "last")
-	if err == nil {
-		last = rec
+	last, version, err := store.Get[Report](ctx, s.Store, Kind, "last")
+	if err != nil && !errors.Is(err, store.ErrNotFound) {
+		return Report{}, err
 	}
 	now := s.Clock.Now()
 	rep := Report{Seen: len(things), Orphans: []Orphan{}, At: now}
@@ -129,7 +137,10 @@ func (s *Sweeper) Sweep(ctx context.Context, dry bool) (Report, error) {
 	if dry {
 		return rep, nil
 	}
-	return rep, s.Store.Apply(ctx, reconcile.Epoch(ctx), store.Put(Kind, "last", version, rep))
+	if err := s.Store.Apply(ctx, reconcile.Epoch(ctx), store.Put(Kind, "last", version, rep)); err != nil {
+		return rep, err
+	}
+	return rep, s.Cloud.PruneIntents(ctx, sweepObject)
 }
 
 // things lists everything of ours; one list that fails fails the sweep, since
@@ -175,7 +186,7 @@ func (s *Sweeper) things(ctx context.Context) ([]Thing, error) {
 
 func (s *Sweeper) remove(ctx context.Context, t Thing, now time.Time) error {
 	// Each sweep is an attempt of its own: a removal that failed is tried again.
-	in := cloud.Intent{ID: fmt.Sprintf("sweep/%s/%s/%d", t.Kind, t.ID, now.UnixNano()), Object: "sweep/last"}
+	in := cloud.Intent{ID: fmt.Sprintf("sweep/%s/%s/%d", t.Kind, t.ID, now.UnixNano()), Object: sweepObject}
 	switch t.Kind {
 	case "stack":
 		return s.Cloud.DeleteStack(ctx, in, t.ID)

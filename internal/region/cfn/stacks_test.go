@@ -111,7 +111,7 @@ func TestUpdateByChangeSet(t *testing.T) {
 
 	// What cannot be done is said before anything is.
 	_, err = r.cf.UpdateStack(r.ctx, &cloudformationapi.UpdateStackInput{StackName: "shop", TemplateBody: strings.Replace(changed, "s3:ListBucket", "s3:GetObject", 1), Parameters: parameters(values), Capabilities: []string{"CAPABILITY_IAM"}})
-	r.fails(err, "ValidationError: the local region cannot change the property PolicyDocument of the AWS::IAM::ManagedPolicy Managed in place [line 72, column 7]")
+	r.fails(err, "ValidationError: the local region cannot change the property PolicyDocument of the AWS::IAM::ManagedPolicy Managed in place [line 71, column 7]")
 
 	// What fails half way is taken back.
 	worse := strings.Replace(changed, "Value: changed}", "Value: worse}", 1)
@@ -167,7 +167,19 @@ func TestRequests(t *testing.T) {
 	r.fails(create(cloudformationapi.CreateStackInput{TemplateBody: "Resources:\n  A: {Type: AWS::EC2::VPC, DependsOn: B}\n  B: {Type: AWS::EC2::VPC, DependsOn: A}\n"}), "Circular dependency between resources: [A, B]")
 	r.fails(create(cloudformationapi.CreateStackInput{TemplateBody: "Resources:\n  R:\n    Type: AWS::IAM::Role\n    Properties: {AssumeRolePolicyDocument: {}}\n"}), "InsufficientCapabilitiesException: Requires capabilities : [CAPABILITY_IAM]")
 	r.fails(create(cloudformationapi.CreateStackInput{Capabilities: []string{"CAPABILITY_IAM"}, TemplateBody: "Resources:\n  R:\n    Type: AWS::IAM::Role\n    Properties: {RoleName: x, AssumeRolePolicyDocument: {}}\n"}), "Requires capabilities : [CAPABILITY_NAMED_IAM]")
-	r.fails(create(cloudformationapi.CreateStackInput{TemplateBody: "Resources:\n  H: {Type: AWS::CloudFormation::WaitConditionHandle}\nOutputs: {U: {Value: !ImportValue nothing}}\n"}), "")
+	// A handle is a placeholder; its address is not there.
+	if err := create(cloudformationapi.CreateStackInput{StackName: "h", TemplateBody: "Resources:\n  H: {Type: AWS::CloudFormation::WaitConditionHandle}\n  P: {Type: AWS::SSM::Parameter, Properties: {Type: String, Value: !Ref H}}\n"}); err != nil {
+		t.Error(err)
+	}
+	if r.until("h", "ROLLBACK_COMPLETE"); !strings.Contains(r.history("h"), "P CREATE_FAILED the local region does not serve the addresses of wait condition handles, such as H [line 3, column 68]") {
+		t.Error(r.history("h"))
+	}
+	if err := create(cloudformationapi.CreateStackInput{StackName: "i", TemplateBody: gateway + "Outputs: {U: {Value: !ImportValue nothing}}\n"}); err != nil {
+		t.Error(err)
+	}
+	if r.until("i", "ROLLBACK_COMPLETE"); !strings.Contains(r.history("i"), "No export named nothing found") {
+		t.Error(r.history("i"))
+	}
 	// A type of a condition that does not hold is not made, so it may be missing here.
 	if err := create(cloudformationapi.CreateStackInput{StackName: "c", TemplateBody: "Conditions: {No: !Equals [a, b]}\n" + gateway + "  B: {Type: AWS::S3::Bucket, Condition: No}\n"}); err != nil {
 		t.Error(err)
