@@ -5,6 +5,13 @@
 set -eu
 cd "$(dirname "$0")/.."
 scripts/deps.sh test
+# Public templates as test data, where they lie beside the checkout.
+if [ -z "${DAYFLY_TEMPLATES:-}" ] && [ -d ../shared/templates ]; then
+    DAYFLY_TEMPLATES=$(cd ../shared/templates && pwd)
+    export DAYFLY_TEMPLATES
+fi
+# Base images are made once and kept for the next run.
+export DAYFLY_TEST_BASEIMAGES="${DAYFLY_TEST_BASEIMAGES:-/var/cache/dayfly}"
 scripts/check.sh
 echo "== race detector, what needs no root"
 go test -race -short ./...

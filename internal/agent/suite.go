@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/dayfly-infra/dayfly/internal/handoff"
@@ -155,15 +156,24 @@ func (a *Agent) unpack(ctx context.Context, address, dir string) error {
 		if err := os.MkdirAll(filepath.Dir(to), 0o755); err != nil {
 			return err
 		}
-		f, err := os.OpenFile(to, os.O_CREATE|os.O_EXCL|os.O_WRONLY, fs.FileMode(h.Mode)&0o755)
-		if err != nil {
-			return err
-		}
-		_, err = io.Copy(f, tr)
-		if err := errors.Join(err, f.Close()); err != nil {
+		if err := place(to, fs.FileMode(h.Mode)&0o755, tr); err != nil {
 			return err
 		}
 	}
+}
+
+// place writes a file that may be run at once. No process may be started while
+// it is open: the child would hold it open for writing until its own exec, and
+// running the file then fails with "text file busy".
+func place(to string, mode fs.FileMode, body io.Reader) error {
+	syscall.ForkLock.RLock()
+	defer syscall.ForkLock.RUnlock()
+	f, err := os.OpenFile(to, os.O_CREATE|os.O_EXCL|os.O_WRONLY, mode)
+	if err != nil {
+		return err
+	}
+	_, err = io.Copy(f, body)
+	return errors.Join(err, f.Close())
 }
 
 // gather reads every JUnit file that the suite left.

@@ -362,4 +362,3 @@ func (c *checker) sub(at Pos, arg *Node, guarded bool) {
 		}
 	}
 }
-

@@ -106,4 +106,3 @@ func (s *Scope) equals(at Pos, arg *Node) (bool, error) {
 	}
 	return side[0] == side[1], nil
 }
-

@@ -91,6 +91,10 @@ func (o *op) put(r *resource, status, reason string) error {
 		r.Status, r.Reason = status, reason
 	}
 	return o.commit(func(tx *state.Tx, st stack) error {
+		// Signals come in from outside, at any time.
+		if now, ok := o.s.resources.Get(tx, r.key()); ok && len(now.Signals) > len(r.Signals) {
+			r.Signals = now.Signals
+		}
 		o.s.resources.Put(tx, r.key(), *r)
 		if status != "" {
 			o.s.event(tx, st, event{Logical: r.Logical, Physical: r.ID, Type: r.Type, Status: status, Reason: reason, Properties: r.Properties})

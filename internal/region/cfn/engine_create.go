@@ -193,7 +193,6 @@ func (o *op) make(ctx, wait context.Context, name string, needs []string, status
 		if err := o.signals(ctx, wait, def, r); err != nil {
 			return fail(err)
 		}
-		r, _ = o.s.resource(o.id, name) // with the signals
 	}
 	return stored(o.put(&r, strings.Replace(status, "IN_PROGRESS", "COMPLETE", 1), ""))
 }

@@ -69,4 +69,3 @@ func (s *Service) ListImports(_ context.Context, in *cloudformationapi.ListImpor
 	part, next, err := page(names, in.NextToken)
 	return &cloudformationapi.ListImportsOutput{Imports: part, NextToken: next}, err
 }
-

@@ -154,4 +154,3 @@ func (g *ground) provider() *provider.Provider {
 		},
 	}
 }
-
