@@ -58,13 +58,14 @@ func command(b *strings.Builder, n *kong.Node, before string, depth int) error {
 	if n.Leaf() || n.DefaultCmd != nil {
 		fmt.Fprintf(b, "\n```\n%s%s\n```\n", name, arguments(n))
 	}
+	list := ""
 	for _, p := range n.Positional {
 		if p.Help != "" {
-			fmt.Fprintf(b, "\n- `%s`: %s%s", strings.Trim(p.Summary(), "[]<>."), escape(p.Help), fallback(p))
+			list += fmt.Sprintf("- `%s`: %s%s\n", p.Name, escape(p.Help), fallback(p))
 		}
 	}
-	if len(n.Positional) > 0 {
-		b.WriteString("\n")
+	if list != "" {
+		b.WriteString("\n" + list)
 	}
 	if own(n) {
 		b.WriteString("\n")
@@ -106,7 +107,7 @@ func flags(b *strings.Builder, n *kong.Node) {
 		}
 		name := "`--" + f.Name
 		if !f.IsBool() {
-			name += "=" + strings.ToUpper(f.FormatPlaceHolder())
+			name += "=" + placeholder(f)
 		}
 		name += "`"
 		if f.Short != 0 {
@@ -120,6 +121,18 @@ func flags(b *strings.Builder, n *kong.Node) {
 	}
 }
 
+func placeholder(f *kong.Flag) string {
+	switch {
+	case f.PlaceHolder != "":
+		return f.PlaceHolder
+	case f.IsSlice():
+		return "VALUE,..."
+	case f.Target.CanInt():
+		return "N"
+	}
+	return "VALUE"
+}
+
 func fallback(v *kong.Value) string {
 	if !v.HasDefault || v.IsBool() {
 		return ""
@@ -129,5 +142,5 @@ func fallback(v *kong.Value) string {
 
 // escape keeps a text from being read as markup.
 func escape(s string) string {
-	return strings.NewReplacer("|", "\\|", "<", "\\<", "$(", "\\$(").Replace(s)
+	return strings.NewReplacer("|", "\\|", "<", "\\<").Replace(s)
 }

@@ -111,6 +111,11 @@ func (r *reader) image(o *object) Image {
 		Boot: i.oneOf("boot", "armed", "armed", "puppet"),
 	}
 	im.Verify = i.strings("verify")
+	for _, v := range im.Verify {
+		if e := path.Ext(v); e == ".yaml" || e == ".yml" || e == ".json" {
+			r.problem(i.position("verify"), "write the check as a script that ends with another exit code than 0 when it fails", "image.verify: %s is a goss file, and this version runs scripts only", v)
+		}
+	}
 	p := r.object(i.node("puppet"), "image.puppet")
 	im.Puppet = Puppet{
 		Code:        p.string("code", ""),

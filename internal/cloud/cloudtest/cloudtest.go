@@ -210,6 +210,7 @@ func perform[R any](ctx context.Context, d *Driver, in cloud.Intent, op string, 
 	if err := d.store.Apply(ctx, reconcile.Epoch(ctx), store.Put(cloud.IntentKind, in.ID, version, r)); err != nil {
 		return result, err
 	}
+	err = nil
 	unlock := d.c.lock()
 	d.c.calls[op]++
 	old, known := d.c.effects[in.ID]
