@@ -62,7 +62,9 @@ func (w *world) clients(t *testing.T) {
 	if n != 3 {
 		t.Errorf("awscli sees %d instances, want 3", n)
 	}
-	var st struct{ Stacks []struct{ StackName, StackStatus string } }
+	var st struct {
+		Stacks []struct{ StackName, StackStatus string }
+	}
 	call(&st, "cloudformation", "describe-stacks")
 	if len(st.Stacks) != 2 {
 		t.Errorf("awscli sees %d stacks, want 2: %v", len(st.Stacks), st.Stacks)
@@ -73,7 +75,9 @@ func (w *world) clients(t *testing.T) {
 		t.Errorf("the base image is %q", p.Parameter.Value)
 	}
 	// Templates are plain CloudFormation.
-	var v struct{ Parameters []struct{ ParameterKey string } }
+	var v struct {
+		Parameters []struct{ ParameterKey string }
+	}
 	call(&v, "cloudformation", "validate-template", "--template-body", "file://"+filepath.Join(w.shop, "fleet.yaml"))
 	if len(v.Parameters) == 0 {
 		t.Error("validate-template names no parameter")

@@ -49,7 +49,7 @@ func TestTutorial(t *testing.T) {
 	if err := os.WriteFile(file, []byte(script(string(page))), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.CommandContext(ctx, "sh", "-x", file)
+	cmd := exec.CommandContext(ctx, "sh", "-v", file)
 	cmd.Dir, cmd.Env = top, env
 	cmd.Stdout, cmd.Stderr = &out, &out
 	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }

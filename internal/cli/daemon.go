@@ -117,23 +117,32 @@ func (d daemon) start(ctx context.Context, a *app) error {
 	}
 	lines := bufio.NewReader(tail)
 	limit := time.After(d.limit)
-	last := ""
-	for {
+	last, said := "", ""
+	read := func() {
 		for {
 			line, err := lines.ReadString('\n')
 			if err != nil {
-				break
+				return
 			}
-			last = strings.TrimSpace(line)
+			if last = strings.TrimSpace(line); strings.HasPrefix(last, "dayfly: ") {
+				said = strings.TrimPrefix(last, "dayfly: ")
+			}
 			if msg, ok := strings.CutPrefix(last, "progress: "); ok {
 				p.say(msg)
 			}
 		}
+	}
+	for {
+		read()
 		if d.ready(ctx) == nil {
 			return nil
 		}
 		select {
 		case <-ended:
+			read() // its last words
+			if said != "" {
+				last = said + "\n  " + last
+			}
 			return &fault.Error{Kind: fault.Failed, Op: "start the " + d.name, Message: "it ended at once: " + last, Hint: "its log is " + d.logFile()}
 		case <-ctx.Done():
 			_ = cmd.Process.Signal(syscall.SIGTERM)

@@ -251,9 +251,10 @@ func TestKilledAtEveryWrite(t *testing.T) {
 		before bool
 		life   func() int64
 	}{
-		{"after every write", false, func() int64 { return 1 }},
-		{"before every second write", true, func() int64 { return 2 }},
-		{"before every third write", true, func() int64 { return 3 }},
+		{"after every write", false, cycle(1, 2)}, // a call is two writes: with one alone nobody gets anywhere
+		{"after every third write", false, cycle(3, 2, 1)},
+		{"before every write", true, cycle(1, 2, 3, 2)},
+		{"before every fourth write", true, cycle(4, 1, 3)},
 		{"after some writes", false, func() int64 { return 1 + rnd.Int64N(6) }},
 		{"before some writes", true, func() int64 { return 2 + rnd.Int64N(6) }},
 	} {
@@ -282,6 +283,12 @@ func TestKilledAtEveryWrite(t *testing.T) {
 			})
 		})
 	}
+}
+
+// cycle gives numbers in turn.
+func cycle(n ...int64) func() int64 {
+	i := 0
+	return func() int64 { i++; return n[i%len(n)] }
 }
 
 // bakes counts those that are under way.

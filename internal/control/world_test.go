@@ -27,7 +27,6 @@ import (
 	"github.com/dayfly-infra/dayfly/internal/environment"
 	"github.com/dayfly-infra/dayfly/internal/fault"
 	"github.com/dayfly-infra/dayfly/internal/pipeline"
-	"github.com/dayfly-infra/dayfly/internal/reconcile"
 	"github.com/dayfly-infra/dayfly/internal/server"
 	"github.com/dayfly-infra/dayfly/internal/store"
 	"github.com/dayfly-infra/dayfly/internal/store/sqlite"
@@ -392,8 +391,9 @@ func (w *world) startMortal(before bool, life func() int64) (stop func() int) {
 			one, die := context.WithCancel(ctx)
 			m := &mortal{Store: w.store, before: before, die: die}
 			m.lives.Store(life())
-			_ = w.control(m).engine.Run(reconcile.WithEpoch(one, 0))
+			_ = w.control(m).engine.Run(one)
 			die()
+			time.Sleep(100 * time.Millisecond)
 		}
 		deaths <- n
 	}()

@@ -73,11 +73,7 @@ func Run(ctx context.Context, cfg Config) error {
 	if err := cfg.fill(); err != nil {
 		return err
 	}
-	d, err := open(cfg)
-	if err != nil {
-		return err
-	}
-	defer d.close()
+	// The address first: what fails here must leave nothing in the kernel.
 	l, err := net.Listen("tcp", cfg.Listen)
 	if err != nil {
 		return &fault.Error{Kind: fault.Conflict, Op: "start the region", Object: cfg.Listen, Message: "the address of the AWS endpoint cannot be used", Hint: "choose another: dayfly region start --listen 127.0.0.1:PORT", Err: err}
@@ -86,6 +82,12 @@ func Run(ctx context.Context, cfg Config) error {
 		l.Close()
 		return &fault.Error{Kind: fault.Invalid, Op: "start the region", Object: cfg.Listen, Message: "the endpoint speaks without TLS and listens on loopback only"}
 	}
+	d, err := open(cfg)
+	if err != nil {
+		l.Close()
+		return err
+	}
+	defer d.close()
 	raised, err := raiseLimits()
 	if err != nil {
 		l.Close()

@@ -206,26 +206,29 @@ func perform[R any](ctx context.Context, d *Driver, in cloud.Intent, op string, 
 	case r.Done:
 		return result, json.Unmarshal(r.Result, &result)
 	}
+	unlock := d.c.lock()
+	found, known := d.c.effects[in.ID]
+	unlock()
+	if known && version != 0 { // an earlier try that was not written down
+		result = found.(R)
+		return result, d.finish(ctx, in, r, result)
+	}
 	r.Tries++
 	if err := d.store.Apply(ctx, reconcile.Epoch(ctx), store.Put(cloud.IntentKind, in.ID, version, r)); err != nil {
 		return result, err
 	}
-	err = nil
-	unlock := d.c.lock()
+	unlock = d.c.lock()
 	d.c.calls[op]++
-	old, known := d.c.effects[in.ID]
-	switch {
-	case known && makes && version != 0:
-		result = old.(R)
-	default:
-		if d.c.Fail != nil {
-			err = d.c.Fail(op, in.Object)
-		}
-		if err == nil {
-			result, err = call()
-		}
-		if err == nil && makes {
-			d.c.effects[in.ID] = result
+	err = nil
+	if d.c.Fail != nil {
+		err = d.c.Fail(op, in.Object)
+	}
+	if err == nil {
+		result, err = call()
+	}
+	if err == nil {
+		d.c.effects[in.ID] = result
+		if makes {
 			d.c.made[in.ID]++
 		}
 	}
@@ -233,12 +236,16 @@ func perform[R any](ctx context.Context, d *Driver, in cloud.Intent, op string, 
 	if err != nil {
 		return result, err
 	}
+	return result, d.finish(ctx, in, r, result)
+}
+
+func (d *Driver) finish(ctx context.Context, in cloud.Intent, r cloud.IntentRecord, result any) error {
+	var err error
 	if r.Result, err = json.Marshal(result); err != nil {
-		return result, err
+		return err
 	}
 	r.Done = true
-	w := store.Put(cloud.IntentKind, in.ID, store.Any, r)
-	return result, d.store.Apply(context.WithoutCancel(ctx), reconcile.Epoch(ctx), w)
+	return d.store.Apply(context.WithoutCancel(ctx), reconcile.Epoch(ctx), store.Put(cloud.IntentKind, in.ID, store.Any, r))
 }
 
 // PruneIntents implements the driver's.
