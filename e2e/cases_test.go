@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -195,24 +196,67 @@ func (w *world) killed(t *testing.T, daemon, version string) {
 	}
 }
 
+// interrupted sends Ctrl-C to each command that launches something.
 func (w *world) interrupted(t *testing.T) {
-	cmd := exec.Command(w.dayfly, "deploy", w.shop, "small", "--name", "second")
-	cmd.Env = w.env
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
+	interrupt := func(after time.Duration, args ...string) {
+		t.Helper()
+		cmd := exec.Command(w.dayfly, args...)
+		cmd.Env = w.env
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(after)
+		if err := cmd.Process.Signal(os.Interrupt); err != nil {
+			t.Fatal(err)
+		}
+		var exit *exec.ExitError
+		if err := cmd.Wait(); !errors.As(err, &exit) || exit.ExitCode() != 130 {
+			t.Errorf("Ctrl-C ended %v with %v", args, err)
+		}
+		var es []struct{ Name string }
+		w.json(t, &es, "env", "list")
+		if len(es) != 1 {
+			t.Errorf("after %v the environments are %v", args, es)
+		}
+		var s struct{ Instances, Stacks int }
+		w.json(t, &s, "region", "status")
+		if s.Instances != 3 || s.Stacks != 2 {
+			t.Errorf("after %v there are %+v", args, s)
+		}
 	}
-	time.Sleep(600 * time.Millisecond)
-	if err := cmd.Process.Signal(os.Interrupt); err != nil {
-		t.Fatal(err)
+	interrupt(600*time.Millisecond, "deploy", w.shop, "small", "--name", "second")
+	interrupt(time.Second, "test", w.shop, "health", "orders")
+	w.edit(t, "puppet/data/common.yaml", "lives for a day", "lives for no day")
+	interrupt(2*time.Second, "bake", w.shop)
+	w.edit(t, "puppet/data/common.yaml", "lives for no day", "lives for a day")
+}
+
+// refused tries to start a region where one cannot run: the reason is said
+// before anything is begun.
+func (w *world) refused(t *testing.T) {
+	try := func(env []string, words ...string) {
+		t.Helper()
+		cmd := exec.Command(env[0], env[1:]...)
+		cmd.Env = append(os.Environ(), "DAYFLY_REGION_DIR="+filepath.Join(w.dir, "other"))
+		out, err := cmd.CombinedOutput()
+		if err == nil {
+			t.Errorf("%v worked: %s", env, out)
+		}
+		for _, word := range words {
+			if !strings.Contains(string(out), word) {
+				t.Errorf("%v does not say %q: %s", env, word, out)
+			}
+		}
 	}
-	var exit *exec.ExitError
-	if err := cmd.Wait(); !errors.As(err, &exit) || exit.ExitCode() != 130 {
-		t.Errorf("Ctrl-C ended it with %v", err)
-	}
-	var es []struct{ Name string }
-	w.json(t, &es, "env", "list")
-	if len(es) != 1 {
-		t.Errorf("environments are %v", es)
+	// A copy that everybody may run.
+	bin := filepath.Join(t.TempDir(), "dayfly")
+	w.run(t, "/", "cp", w.dayfly, bin)
+	w.run(t, "/", "sh", "-c", "chmod 755 "+bin+"; chmod 711 "+filepath.Dir(bin)+" "+filepath.Dir(filepath.Dir(bin)))
+	try([]string{"setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups", bin, "region", "start"}, "this is not root", "sudo")
+	try([]string{"env", "PATH=/nowhere", w.dayfly, "region", "start"}, "runc is not installed", "apt-get install runc")
+	try([]string{w.dayfly, "region", "start", "--listen", w.listen}, "cannot be used", "--listen")
+	if _, err := os.Stat(filepath.Join(w.dir, "other/region.db")); err == nil {
+		t.Error("a region that was refused left a database")
 	}
 }
 
@@ -264,6 +308,29 @@ func instances(t *testing.T, w *world) []string {
 		}
 	}
 	return ids
+}
+
+// balancer kills the load balancer's processes: the region starts them again.
+func (w *world) balancer(t *testing.T) {
+	e := w.show(t)
+	raw, err := exec.Command("pgrep", "-f", "haproxy.*"+w.runDir(t)).Output()
+	if err != nil {
+		t.Fatalf("no balancer runs: %v", err)
+	}
+	for pid := range strings.FieldsSeq(string(raw)) {
+		n, err := strconv.Atoi(pid)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = syscall.Kill(n, syscall.SIGKILL)
+	}
+	w.until(t, 15*time.Second, func() error { _, err := fetch(e.Address + "/version"); return err })
+}
+
+// runDir is where the region of this test keeps what runs.
+func (w *world) runDir(t *testing.T) string {
+	t.Helper()
+	return strings.TrimSuffix(filepath.Dir(filepath.Dir(w.ns)), "/net")
 }
 
 func (w *world) brokenPuppet(t *testing.T) {

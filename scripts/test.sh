@@ -12,7 +12,7 @@ if [ -z "${DAYFLY_TEMPLATES:-}" ] && [ -d ../shared/templates ]; then
 fi
 # Base images are made once and kept for the next run.
 export DAYFLY_TEST_BASEIMAGES="${DAYFLY_TEST_BASEIMAGES:-/var/cache/dayfly}"
-scripts/check.sh
+scripts/check.sh static
 echo "== race detector, what needs no root"
 go test -race -short ./...
 if [ "$(id -u)" != 0 ]; then

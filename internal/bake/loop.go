@@ -414,7 +414,10 @@ func (l *Loop) next(ctx context.Context, b Bake, to Step, sentence string, f fun
 		}
 		c.Steps = append(c.Steps, Timing{Step: c.Step, Seconds: now.Sub(c.Since).Seconds()})
 		c.Step, c.Since, c.Sentence = to, now, sentence
-		c.Blocker = &blocker.Blocker{Rule: "baking", On: c.object(), Message: sentence, Since: now, Until: now.Add(limits[to])}
+		c.Blocker = &blocker.Blocker{Rule: "baking", On: c.object(), Message: sentence, Since: now}
+		if limit := l.limit(ctx, *c); limit > 0 {
+			c.Blocker.Until = now.Add(limit)
+		}
 		if f != nil {
 			f(c)
 		}

@@ -101,14 +101,20 @@ func (c *regionStopCmd) Run(ctx context.Context, a *app) error {
 		if c.Keep {
 			return nil
 		}
-		return region.Clean(ctx, a.regionConfig(), c.Force)
+		if err := region.Clean(ctx, a.regionConfig(), c.Force); err != nil {
+			return err
+		}
+		return region.RemoveEmpty(a.regionConfig())
 	}
 	if !c.Keep {
 		if err := a.admin().Post(ctx, "/teardown", url.Values{"force": {fmt.Sprint(c.Force)}}, nil, nil); err != nil {
 			return err
 		}
 	}
-	return d.stop(ctx)
+	if err := d.stop(ctx); err != nil || c.Keep {
+		return err
+	}
+	return region.RemoveEmpty(a.regionConfig())
 }
 
 type regionStatusCmd struct{}

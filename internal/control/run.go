@@ -72,6 +72,7 @@ func Run(ctx context.Context, cfg Config) error {
 			cfg.Log.Error("the loops ended", "error", err)
 		}
 	})
+	wg.Go(func() { c.sweepNowAndThen(ctx) })
 	wg.Go(func() {
 		<-ctx.Done()
 		end, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
@@ -85,6 +86,30 @@ func Run(ctx context.Context, cfg Config) error {
 		return nil
 	}
 	return err
+}
+
+// sweepEvery is how often the active server looks for what belongs to nothing.
+const sweepEvery = 10 * time.Minute
+
+func (c *Control) sweepNowAndThen(ctx context.Context) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-c.clock.After(sweepEvery):
+		}
+		epoch, active := c.engine.Owner()
+		if !active {
+			continue
+		}
+		r, err := c.sweeper.Sweep(reconcile.WithEpoch(ctx, epoch), false)
+		if err != nil {
+			c.cfg.Log.Warn("the sweep failed", "error", err)
+		}
+		for _, o := range r.Orphans {
+			c.cfg.Log.Warn("orphan", "kind", o.Kind, "id", o.ID, "why", o.Why, "removed", o.Removed)
+		}
+	}
 }
 
 // Control is a server that is wired and not running yet.

@@ -104,6 +104,7 @@ type world struct {
 	api   *Control // its loops do not run
 	suite func(name string) (junit string, r cloud.CommandResult, took time.Duration)
 	fail  map[string]string // step of a bake: what its command says
+	limit time.Duration
 	log   io.Writer
 }
 
@@ -115,7 +116,7 @@ func inWorld(t *testing.T, f func(t *testing.T, w *world)) {
 			t.Fatal(err)
 		}
 		defer st.Close()
-		w := &world{t: t, cloud: cloudtest.New(clock.Real{}), store: st, box: &fakeBox{body: "one"}, dir: t.TempDir(), fail: map[string]string{}, log: io.Discard}
+		w := &world{t: t, cloud: cloudtest.New(clock.Real{}), store: st, box: &fakeBox{body: "one"}, dir: t.TempDir(), fail: map[string]string{}, limit: 3 * time.Hour, log: io.Discard}
 		w.cloud.Exec = w.exec
 		if err := os.Mkdir(filepath.Join(w.dir, "tmp"), 0o700); err != nil {
 			t.Fatal(err)
@@ -243,12 +244,12 @@ func (w *world) wait(what string, ok func() bool) {
 	w.t.Helper()
 	begun := time.Now()
 	for !ok() {
-		if time.Since(begun) > 3*time.Hour {
+		if time.Since(begun) > w.limit {
 			why, _ := w.api.Why(w.t.Context(), "")
 			e := w.env()
 			w.t.Fatalf("never: %s\nwaiting: %+v\nshop-dev: %+v\nleft: %s", what, why, e, strings.Join(w.cloud.Left(), "\n  "))
 		}
-		time.Sleep(50 * time.Millisecond)
+		time.Sleep(min(max(50*time.Millisecond, time.Since(begun)/100), time.Second))
 	}
 }
 
@@ -384,6 +385,7 @@ func (m *mortal) Apply(ctx context.Context, epoch int64, ws ...store.Write) erro
 // writes, until stop, which returns how many died.
 func (w *world) startMortal(before bool, life func() int64) (stop func() int) {
 	ctx, cancel := context.WithCancel(context.Background())
+	w.t.Cleanup(cancel)
 	deaths := make(chan int, 1)
 	go func() {
 		n := 0

@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/google/nftables"
@@ -70,6 +71,25 @@ func Clean(ctx context.Context, cfg Config, force bool) error {
 	}
 	defer lb.Close()
 	return clean(ctx, hv, lb, n)
+}
+
+// RemoveEmpty removes the empty folders that a region which was stopped leaves
+// below /run.
+func RemoveEmpty(cfg Config) error {
+	if err := cfg.fill(); err != nil {
+		return err
+	}
+	var dirs []string
+	err := filepath.WalkDir(cfg.RunDir, func(p string, d fs.DirEntry, err error) error {
+		if err == nil && d.IsDir() {
+			dirs = append(dirs, p)
+		}
+		return nil //nolint:nilerr // what cannot be read is not empty
+	})
+	for _, d := range slices.Backward(dirs) {
+		_ = os.Remove(d) // refuses what is not empty
+	}
+	return err
 }
 
 // Leftovers lists what is on this machine of the region: network links, packet

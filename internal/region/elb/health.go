@@ -32,6 +32,11 @@ func (s *Service) mirror(ctx context.Context, vpc string) error {
 	}
 	list, err := s.c.Balancer.Health(ctx, vpc)
 	if err != nil {
+		// A balancer that does not answer may be dead. What is applied is then
+		// unknown, and the next round applies it again, which starts one.
+		s.applyMu.Lock()
+		s.applied[vpc] = balancer.Config{VPC: vpc}
+		s.applyMu.Unlock()
 		return fmt.Errorf("health of %s: %w", vpc, err)
 	}
 	health := map[string]map[string]balancer.ServerHealth{}
