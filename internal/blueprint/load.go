@@ -23,6 +23,7 @@ const (
 	day       = 24 * time.Hour
 	maxLease  = 365 * day
 	maxSuites = 200
+	maxChecks = 14 // what comes back of a check has to fit beside the others'
 )
 
 var nameForm = regexp.MustCompile(`^[a-z][a-z0-9-]{0,30}[a-z0-9]$`)
@@ -37,7 +38,10 @@ func (p Problem) String() string {
 		s += ": warning"
 	}
 	s += ": " + p.Message
-	if p.Hint != "" {
+	switch {
+	case strings.Contains(p.Hint, "\n"): // lines to add: as they must be typed
+		s += "\n  " + strings.ReplaceAll(p.Hint, "\n", "\n  ")
+	case p.Hint != "":
 		s += " (" + p.Hint + ")"
 	}
 	return s
@@ -47,27 +51,34 @@ func (p Problem) String() string {
 // The blueprint is nil when a problem is more than a warning; err is only for
 // folders that cannot be read.
 func Load(fsys fs.FS) (*Blueprint, []Problem, error) {
+	r := &reader{file: File, at: map[string]ast.Node{}}
+	b, err := r.load(fsys)
+	return b, r.problems, err
+}
+
+func (r *reader) load(fsys fs.FS) (*Blueprint, error) {
 	raw, err := fs.ReadFile(fsys, File)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, []Problem{{File: File, Message: "there is no dayfly.yaml in this folder", Hint: "dayfly init DIR makes a blueprint that works"}}, nil
+		r.problem(nil, "dayfly init DIR makes a blueprint that works", "there is no dayfly.yaml in this folder")
+		return nil, nil
 	}
 	if err != nil {
-		return nil, nil, fmt.Errorf("read %s: %w", File, err)
+		return nil, fmt.Errorf("read %s: %w", File, err)
 	}
 	if len(raw) > maxFile {
-		return nil, []Problem{{File: File, Message: fmt.Sprintf("the file has %d bytes; the limit is %d", len(raw), maxFile)}}, nil
+		r.problem(nil, "", "the file has %d bytes; the limit is %d", len(raw), maxFile)
+		return nil, nil
 	}
-	r := &reader{file: File, at: map[string]ast.Node{}}
 	b := r.parse(raw)
 	if b != nil {
 		r.files(fsys, b)
 	}
 	for _, p := range r.problems {
 		if !p.Warning {
-			return nil, r.problems, nil
+			return nil, nil
 		}
 	}
-	return b, r.problems, nil
+	return b, nil
 }
 
 func (r *reader) parse(raw []byte) *Blueprint {
@@ -111,9 +122,12 @@ func (r *reader) image(o *object) Image {
 		Boot: i.oneOf("boot", "armed", "armed", "puppet"),
 	}
 	im.Verify = i.strings("verify")
-	for _, v := range im.Verify {
+	if len(im.Verify) > maxChecks {
+		r.problem(i.position("verify"), "put several into one script", "image.verify has %d checks; the limit is %d", len(im.Verify), maxChecks)
+	}
+	for n, v := range im.Verify {
 		if e := path.Ext(v); e == ".yaml" || e == ".yml" || e == ".json" {
-			r.problem(i.position("verify"), "write the check as a script that ends with another exit code than 0 when it fails", "image.verify: %s is a goss file, and this version runs scripts only", v)
+			r.problem(r.at[item("image.verify", n)], "write the check as a script that ends with another exit code than 0 when it fails", "image.verify: %s is a goss file, and this version runs scripts only", v)
 		}
 	}
 	p := r.object(i.node("puppet"), "image.puppet")
@@ -301,8 +315,8 @@ func (r *reader) files(fsys fs.FS, b *Blueprint) {
 	if b.Image.Puppet.Code != "" {
 		need("image.puppet.code", path.Join(b.Image.Puppet.Code, "manifests/site.pp"), false)
 	}
-	for _, v := range b.Image.Verify {
-		need("image.verify", v, false)
+	for i, v := range b.Image.Verify {
+		need(item("image.verify", i), v, false)
 	}
 	need("handoff.run", b.Handoff.Run, false)
 	if _, err := fs.Stat(fsys, path.Clean(b.Foundation)); err != nil && b.Foundation == "foundation.yaml" {

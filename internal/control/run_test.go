@@ -203,13 +203,13 @@ func TestDeployAdmission(t *testing.T) {
 		err = w.api.DeleteImage(t.Context(), im)
 		conflict("an image that serves", err, "shop-dev")
 		// A generation that is being launched from it.
-		w.cloud.Plan = func(cloud.StackInput) cloudtest.Plan { return cloudtest.Plan{Took: time.Hour} }
+		w.cloud.Plan = fleets(func(string) cloudtest.Plan { return cloudtest.Plan{Took: time.Hour} })
 		if _, err := w.api.Deploy(t.Context(), server.Deploy{Files: w.files, Purpose: "dev", Name: "second"}); err != nil {
 			t.Fatal(err)
 		}
 		w.destroy()
 		w.wait("second launches", func() bool {
-			return get[environment.Environment](w, environment.Kind, "second").Next != nil
+			return get[environment.Environment](w, environment.Kind, "second").Want == 1
 		})
 		conflict("an image of a launch", w.api.DeleteImage(t.Context(), im), "second")
 		if _, err := w.api.Destroy(t.Context(), "second"); err != nil {
@@ -236,7 +236,7 @@ func TestDeployAdmission(t *testing.T) {
 	})
 }
 
-// failedBake waits for the end of the one bake.
+// bake waits for the end of the one bake.
 func (w *world) bake() bake.Bake {
 	w.t.Helper()
 	var all []bake.Bake

@@ -86,6 +86,8 @@ func (s *Service) PutParameter(ctx context.Context, in *api.PutParameterRequest)
 	switch {
 	case in.Policies != "" && in.Policies != "[]" && in.Policies != "{}":
 		return nil, unrealised("parameter policies")
+	case !slices.Contains([]string{"", "String", "StringList", "SecureString"}, in.Type):
+		return nil, wire.Errorf("UnsupportedParameterType", "The parameter type %s isn't supported.", in.Type)
 	case in.DataType != "" && in.DataType != "text":
 		return nil, unrealised("parameters of data type " + in.DataType)
 	case in.Value == "":

@@ -32,6 +32,8 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -214,7 +216,8 @@ func page(n int, token string, size *int64, usual, most int) (from, to int, next
 		limit = int(*size)
 	}
 	if token != "" {
-		if _, err := fmt.Sscanf(token, "p%d", &from); err != nil || from < 0 {
+		text, ours := strings.CutPrefix(token, "p")
+		if from, err = strconv.Atoi(text); !ours || err != nil || from < 0 {
 			return 0, 0, "", wire.Errorf("InvalidNextToken", "The specified token isn't valid.")
 		}
 	}
