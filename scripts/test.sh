@@ -14,7 +14,9 @@ fi
 export DAYFLY_TEST_BASEIMAGES="${DAYFLY_TEST_BASEIMAGES:-/var/cache/dayfly}"
 scripts/check.sh static
 echo "== race detector, what needs no root"
-go test -race -short ./...
+# internal/control dies at every one of some hundred writes, in virtual time; it
+# runs below without the detector, under which it would take many minutes.
+go test -race -short $(go list ./... | grep -v /internal/control$)
 if [ "$(id -u)" != 0 ]; then
     echo "not root: the tests on real namespaces, instances and balancers were NOT run" >&2
     exit 1

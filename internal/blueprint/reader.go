@@ -220,13 +220,13 @@ func (o *object) strings(k string) []string {
 		return nil
 	case *ast.SequenceNode:
 		var out []string
-		for i, e := range v.Values {
+		for _, e := range v.Values {
 			s, ok := plain(e).(*ast.StringNode)
 			if !ok {
 				o.r.problem(e, "", "%s must be a list of strings, and this is %s", o.key(k), kindOf(e))
 				continue
 			}
-			o.r.at[item(o.key(k), i)] = e
+			o.r.at[item(o.key(k), len(out))] = e
 			out = append(out, s.Value)
 		}
 		return out
