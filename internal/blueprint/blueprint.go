@@ -109,12 +109,11 @@ type Suite struct {
 
 // Problem is one thing that is wrong in a blueprint, with its position.
 type Problem struct {
-	File    string `json:"file"`
-	Line    int    `json:"line,omitempty"` // from 1; 0 = the whole file
-	Column  int    `json:"column,omitempty"`
-	Message string `json:"message"`
-	Hint    string `json:"hint,omitempty"` // several lines where it is text to add
-	Warning bool   `json:"warning,omitempty"`
+	File         string `json:"file"`
+	Line, Column int    // from 1; 0 = the whole file
+	Message      string `json:"message"`
+	Hint         string `json:"hint,omitempty"`
+	Warning      bool   `json:"warning,omitempty"`
 }
 
 /*

@@ -226,20 +226,15 @@ func (o *object) strings(k string) []string {
 				o.r.problem(e, "", "%s must be a list of strings, and this is %s", o.key(k), kindOf(e))
 				continue
 			}
-			o.r.at[item(o.key(k), len(out))] = e
 			out = append(out, s.Value)
 		}
 		return out
 	case *ast.StringNode:
-		o.r.at[item(o.key(k), 0)] = v
 		return []string{v.Value}
 	}
 	o.r.problem(n, "", "%s must be a list, not %s", o.key(k), kindOf(n))
 	return nil
 }
-
-// item is how the places of a list's items are called.
-func item(path string, i int) string { return path + "[" + strconv.Itoa(i) + "]" }
 
 // oneOf reads a word out of a set.
 func (o *object) oneOf(k, def string, valid ...string) string {
@@ -267,7 +262,6 @@ func (o *object) parameters(k string) map[string]string {
 		default:
 			out[key] = in.string(key, "")
 		}
-		o.r.at[in.key(key)] = in.pairs[key].Key // what can be wrong later is the name
 	}
 	return out
 }
