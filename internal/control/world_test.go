@@ -286,7 +286,7 @@ func (w *world) destroy() {
 func (w *world) gone() {
 	w.t.Helper()
 	w.wait("shop-dev is gone", func() bool { return w.env().Phase == environment.Gone })
-	gs, err := store.List[environment.Generation](w.t.Context(), w.store, environment.GenerationKind, "")
+	gs, err := store.List[environment.Generation](w.t.Context(), w.store, environment.GenerationKind, "shop-dev/")
 	if err != nil {
 		w.t.Fatal(err)
 	}
