@@ -9,6 +9,7 @@ import (
 
 	api "github.com/dayfly-infra/dayfly/internal/region/api/autoscalingapi"
 	"github.com/dayfly-infra/dayfly/internal/region/state"
+	"github.com/dayfly-infra/dayfly/internal/region/wire"
 )
 
 const (
@@ -33,7 +34,7 @@ func (s *Service) indexActivities() {
 
 // begin records a new activity and returns its id.
 func (s *Service) begin(tx *state.Tx, g *group, id, description, cause string, p place, status string, start time.Time) string {
-	a := activity{ID: s.uuid(), Group: g.Name, GroupARN: g.ARN, Cause: cause, Description: description,
+	a := activity{ID: s.ids.UUID(), Group: g.Name, GroupARN: g.ARN, Cause: cause, Description: description,
 		Start: start, Status: status, Progress: 20, Instance: id}
 	if p.Subnet != "" {
 		a.Details = fmt.Sprintf(`{"Subnet ID":%q,"Availability Zone":%q}`, p.Subnet, p.Zone)
@@ -97,7 +98,7 @@ func (s *Service) activityOut(tx *state.Tx, a activity) *api.Activity {
 // DescribeScalingActivities returns activities, the newest first.
 func (s *Service) DescribeScalingActivities(_ context.Context, in *api.DescribeScalingActivitiesType) (*api.ActivitiesType, error) {
 	if len(in.Filters) > 0 {
-		return nil, unrealised("filters of DescribeScalingActivities")
+		return nil, wire.Unrealised("filters of DescribeScalingActivities")
 	}
 	out := &api.ActivitiesType{Activities: []*api.Activity{}}
 	var err error

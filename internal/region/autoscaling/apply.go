@@ -49,7 +49,7 @@ func same(a, b group) bool {
 }
 
 func (s *Service) intend(g *group, a action, now time.Time) {
-	l := launch{Token: s.uuid(), Place: a.Place, Count: a.Count, At: now, Cause: a.Cause, Protect: g.ProtectNew}
+	l := launch{Token: s.ids.UUID(), Place: a.Place, Count: a.Count, At: now, Cause: a.Cause, Protect: g.ProtectNew}
 	for _, t := range g.Tags {
 		if t.Propagate {
 			l.Tags = append(l.Tags, t)
@@ -148,7 +148,7 @@ func (s *Service) beginWaits(tx *state.Tx, g *group, in *instance, now time.Time
 		if slices.Contains(in.Done, h.Name) {
 			continue
 		}
-		in.Waits = append(in.Waits, wait{Hook: h.Name, Token: s.uuid(), Default: h.Default, Beat: h.Heartbeat,
+		in.Waits = append(in.Waits, wait{Hook: h.Name, Token: s.ids.UUID(), Default: h.Default, Beat: h.Heartbeat,
 			Until: now.Add(h.Heartbeat), Last: now.Add(globalTimeout(h.Heartbeat))})
 	}
 	s.progress(tx, in.Activity, "MidLifecycleAction", 60)

@@ -93,7 +93,7 @@ func (s *Service) terminate(ctx context.Context, ids []string) {
 	s.c.Log.Warn("terminate instances", "count", len(ids), "err", err)
 	if len(ids) > 1 {
 		for _, id := range ids {
-			if err := call([]string{id}); err != nil && codeOf(err) != "InvalidInstanceID.NotFound" {
+			if err := call([]string{id}); err != nil && wire.CodeOf(err) != "InvalidInstanceID.NotFound" {
 				s.c.Log.Warn("terminate instance", "instance", id, "err", err)
 			}
 		}
@@ -139,7 +139,7 @@ func (s *Service) register(ctx context.Context, arn string, ids []string) {
 		return err
 	}
 	err := call(ids)
-	if err != nil && len(ids) > 1 && codeOf(err) != "TargetGroupNotFound" { // one bad instance refuses all
+	if err != nil && len(ids) > 1 && wire.CodeOf(err) != "TargetGroupNotFound" { // one bad instance refuses all
 		ids = slices.DeleteFunc(slices.Clone(ids), func(id string) bool { return call([]string{id}) != nil })
 		err = nil
 	}
@@ -157,7 +157,7 @@ func (s *Service) register(ctx context.Context, arn string, ids []string) {
 // the target group was detached, forget it at once.
 func (s *Service) release(ctx context.Context, arn string, ids []string) {
 	_, err := wire.Call[elbv2api.DeregisterTargetsOutput](ctx, s.c.Bus, "elbv2", "DeregisterTargets", &elbv2api.DeregisterTargetsInput{TargetGroupArn: arn, Targets: targetsOf(ids)})
-	if err != nil && codeOf(err) != "TargetGroupNotFound" {
+	if err != nil && wire.CodeOf(err) != "TargetGroupNotFound" {
 		s.c.Log.Warn("deregister targets", "targetGroup", arn, "err", err)
 		s.pause(ctx)
 		return

@@ -45,7 +45,7 @@ func (s *Service) CreateAutoScalingGroup(ctx context.Context, in *api.CreateAuto
 		"traffic sources other than target groups (TrafficSources)": slices.ContainsFunc(in.TrafficSources, func(t *api.TrafficSourceIdentifier) bool { return t.Type != "" && t.Type != "elbv2" }),
 	} {
 		if set {
-			return unrealised(what)
+			return wire.Unrealised(what)
 		}
 	}
 	if in.LaunchTemplate == nil {
@@ -57,7 +57,7 @@ func (s *Service) CreateAutoScalingGroup(ctx context.Context, in *api.CreateAuto
 	now := s.now()
 	g := group{Name: name, Created: now, HealthCheckType: "EC2", Cooldown: 300 * time.Second, Policies: []string{"Default"},
 		Distribution: balancedBestEffort, DeleteProtection: "none", Desired: *in.MinSize}
-	g.ARN = fmt.Sprintf("arn:aws:autoscaling:%s:%s:autoScalingGroup:%s:autoScalingGroupName/%s", s.c.Region, s.c.Account, s.uuid(), name)
+	g.ARN = fmt.Sprintf("arn:aws:autoscaling:%s:%s:autoScalingGroup:%s:autoScalingGroupName/%s", s.c.Region, s.c.Account, s.ids.UUID(), name)
 	g.ServiceRole = "arn:aws:iam::" + s.c.Account + ":role/aws-service-role/autoscaling.amazonaws.com/AWSServiceRoleForAutoScaling"
 	set := settings{in.MinSize, in.MaxSize, in.DesiredCapacity, in.HealthCheckGracePeriod, in.DefaultCooldown, in.DefaultInstanceWarmup, in.MaxInstanceLifetime,
 		in.LaunchTemplate, in.AvailabilityZones, in.VPCZoneIdentifier, in.HealthCheckType, in.DeletionProtection, in.ServiceLinkedRoleARN, in.Context,
@@ -143,7 +143,7 @@ func (s *Service) UpdateAutoScalingGroup(ctx context.Context, in *api.UpdateAuto
 		"CapacityReservationSpecification other than default": in.CapacityReservationSpecification != nil && in.CapacityReservationSpecification.CapacityReservationPreference != "default",
 	} {
 		if set {
-			return unrealised(what)
+			return wire.Unrealised(what)
 		}
 	}
 	set := settings{in.MinSize, in.MaxSize, in.DesiredCapacity, in.HealthCheckGracePeriod, in.DefaultCooldown, in.DefaultInstanceWarmup, in.MaxInstanceLifetime,

@@ -52,7 +52,7 @@ func putHook(list []hook, h hook) []hook {
 // go on as they began.
 func (s *Service) PutLifecycleHook(_ context.Context, in *api.PutLifecycleHookType) (*api.PutLifecycleHookAnswer, error) {
 	if in.NotificationTargetARN != "" {
-		return nil, unrealised("notifications of lifecycle hooks (NotificationTargetARN)")
+		return nil, wire.Unrealised("notifications of lifecycle hooks (NotificationTargetARN)")
 	}
 	err := s.change(in.AutoScalingGroupName, func(_ *state.Tx, g *group, _ time.Time) error {
 		h := hook{Name: in.LifecycleHookName}

@@ -225,7 +225,7 @@ func (s *Service) AttachInstances(ctx context.Context, in *api.AttachInstancesQu
 	}
 	res, err := wire.Call[ec2api.DescribeInstancesResult](ctx, s.c.Bus, "ec2", "DescribeInstances", &ec2api.DescribeInstancesRequest{InstanceIds: in.InstanceIds})
 	if err != nil {
-		if codeOf(err) != "" {
+		if wire.CodeOf(err) != "" {
 			return invalid("Invalid Instance ID(s): %s", messageOf(err))
 		}
 		return fmt.Errorf("describe instances: %w", err)

@@ -214,7 +214,7 @@ var noCapacity = []string{
 
 func (s *Service) launchFailed(g group, l launch, cause error) {
 	now := s.now()
-	if codeOf(cause) == "" {
+	if wire.CodeOf(cause) == "" {
 		s.c.Log.Error("launch", "group", g.Name, "err", cause)
 	}
 	err := s.c.DB.Update(func(tx *state.Tx) error {
@@ -224,7 +224,7 @@ func (s *Service) launchFailed(g group, l launch, cause error) {
 		}
 		id := s.begin(tx, &g, "", "Launching a new EC2 instance.  Status Reason: "+failure(cause), l.Cause, l.Place, "InProgress", l.At)
 		s.endActivity(tx, id, "Failed", failure(cause), now)
-		if slices.Contains(noCapacity, codeOf(cause)) {
+		if slices.Contains(noCapacity, wire.CodeOf(cause)) {
 			blocked := map[string]time.Time{}
 			for z, t := range g.Blocked {
 				if now.Before(t) {

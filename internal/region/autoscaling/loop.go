@@ -251,7 +251,7 @@ func (s *Service) lookAtTargets(ctx context.Context, snap snapshot, o observed) 
 		res, err := wire.Call[elbv2api.DescribeTargetHealthOutput](ctx, s.c.Bus, "elbv2", "DescribeTargetHealth", &elbv2api.DescribeTargetHealthInput{TargetGroupArn: arn})
 		m := map[string]string{}
 		switch {
-		case codeOf(err) == "TargetGroupNotFound": // nothing is registered there any more
+		case wire.CodeOf(err) == "TargetGroupNotFound": // nothing is registered there any more
 		case err != nil:
 			s.c.Log.Warn("read target health", "targetGroup", arn, "err", err)
 			continue

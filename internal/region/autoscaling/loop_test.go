@@ -6,6 +6,7 @@ import (
 	"time"
 
 	api "github.com/dayfly-infra/dayfly/internal/region/api/autoscalingapi"
+	"github.com/dayfly-infra/dayfly/internal/region/wire"
 )
 
 func TestGroupLaunchesWithOneCallAZoneAndReplaces(t *testing.T) {
@@ -34,7 +35,7 @@ func TestGroupLaunchesWithOneCallAZoneAndReplaces(t *testing.T) {
 	if c := acts.Activities[0].Cause; !strings.Contains(c, "an instance was launched in response to an unhealthy instance needing to be replaced") {
 		t.Errorf("newest cause: %s", c)
 	}
-	if err := w.s.DeleteAutoScalingGroup(t.Context(), &api.DeleteAutoScalingGroupType{AutoScalingGroupName: "g"}); codeOf(err) != "ResourceInUse" {
+	if err := w.s.DeleteAutoScalingGroup(t.Context(), &api.DeleteAutoScalingGroupType{AutoScalingGroupName: "g"}); wire.CodeOf(err) != "ResourceInUse" {
 		t.Errorf("deleting a full group: %v", err)
 	}
 	kills := len(w.ec2.kills)
@@ -184,7 +185,7 @@ func TestStandbyDetachAndErrors(t *testing.T) {
 		{"process", "Invalid process type", w.s.SuspendProcesses(t.Context(), &api.ScalingProcessQuery{AutoScalingGroupName: "g", ScalingProcesses: []string{"Nap"}})},
 		{"aws tag", "aws: prefixed", w.s.CreateOrUpdateTags(t.Context(), &api.CreateOrUpdateTagsType{Tags: []*api.Tag{{Key: "aws:x", ResourceId: "g"}}})},
 	} {
-		if codeOf(tt.err) != "ValidationError" || !strings.Contains(tt.err.Error(), tt.want) {
+		if wire.CodeOf(tt.err) != "ValidationError" || !strings.Contains(tt.err.Error(), tt.want) {
 			t.Errorf("%s: %v, want %q", tt.name, tt.err, tt.want)
 		}
 	}

@@ -21,17 +21,15 @@ package autoscaling
 
 import (
 	"context"
-	"crypto/rand"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
-	"net/http"
 	"sync"
 	"time"
 
 	"github.com/dayfly-infra/dayfly/internal/clock"
+	"github.com/dayfly-infra/dayfly/internal/region/ids"
 	"github.com/dayfly-infra/dayfly/internal/region/state"
 	"github.com/dayfly-infra/dayfly/internal/region/wire"
 )
@@ -55,7 +53,7 @@ type Service struct {
 	instances  *state.Table[instance]
 	activities *state.Table[activity]
 
-	randMu sync.Mutex
+	ids *ids.Source
 
 	byGroup   map[string][]string // activity ids of a group, oldest first; guarded by the database's write lock
 	templates templateCache
@@ -75,10 +73,7 @@ func New(c Config) (*Service, error) {
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
 	}
-	if c.Rand == nil {
-		c.Rand = rand.Reader
-	}
-	s := &Service{c: c, kick: make(chan struct{}, 1), busy: map[string]bool{}, byGroup: map[string][]string{}, templates: templateCache{m: map[string]template{}}}
+	s := &Service{c: c, ids: ids.New(c.Rand), kick: make(chan struct{}, 1), busy: map[string]bool{}, byGroup: map[string][]string{}, templates: templateCache{m: map[string]template{}}}
 	var err error
 	if s.groups, err = state.NewTable[group](c.DB, "autoscaling.group"); err != nil {
 		return nil, fmt.Errorf("autoscaling: %w", err)
@@ -97,34 +92,11 @@ func (s *Service) now() time.Time { return s.c.Clock.Now().UTC().Truncate(time.M
 
 // internal is the context of calls that the service makes for its user.
 func (s *Service) internal(ctx context.Context) context.Context {
-	c, _ := wire.CallerFrom(ctx)
-	return wire.WithCaller(ctx, wire.Caller{
-		Account: s.c.Account, ARN: "arn:aws:iam::" + s.c.Account + ":root",
-		RequestID: c.RequestID, Service: "autoscaling",
-	})
-}
-
-// uuid makes a random id in AWS's form for activities and tokens.
-func (s *Service) uuid() string {
-	var b [16]byte
-	s.randMu.Lock()
-	_, err := io.ReadFull(s.c.Rand, b[:])
-	s.randMu.Unlock()
-	if err != nil { // a broken source of ids is no source of ids
-		panic(fmt.Sprintf("autoscaling: read randomness: %v", err))
-	}
-	b[6], b[8] = b[6]&0x0f|0x40, b[8]&0x3f|0x80
-	h := hex.EncodeToString(b[:])
-	return h[:8] + "-" + h[8:12] + "-" + h[12:16] + "-" + h[16:20] + "-" + h[20:]
+	return wire.Internal(ctx, s.c.Account, "autoscaling")
 }
 
 func invalid(format string, args ...any) error {
 	return wire.Errorf("ValidationError", format, args...)
-}
-
-// unrealised is the honest answer to a parameter that the region cannot keep.
-func unrealised(what string) error {
-	return &wire.Error{Code: "NotImplemented", Message: "the local region does not implement " + what, Status: http.StatusNotImplemented}
 }
 
 func noGroup(name string) error {
@@ -133,14 +105,6 @@ func noGroup(name string) error {
 
 func noInstance(id string) error {
 	return invalid("Instance Id not found - No managed instance found for instance ID: %s", id)
-}
-
-// codeOf is the AWS code of an error, "" where it has none.
-func codeOf(err error) string {
-	if e, ok := errors.AsType[*wire.Error](err); ok {
-		return e.Code
-	}
-	return ""
 }
 
 func messageOf(err error) string {

@@ -117,7 +117,7 @@ func (s *Service) setTemplate(ctx context.Context, g *group, in *api.LaunchTempl
 	}
 	got, data, err := s.resolve(s.internal(ctx), template{ID: in.LaunchTemplateId, Name: in.LaunchTemplateName, Version: version})
 	if err != nil {
-		if codeOf(err) != "" {
+		if wire.CodeOf(err) != "" {
 			return invalid("You must use a valid fully-formed launch template. %s", messageOf(err))
 		}
 		return fmt.Errorf("resolve launch template: %w", err)
@@ -154,7 +154,7 @@ func (s *Service) setPlaces(ctx context.Context, g *group, zones []string, subne
 	}
 	res, err := wire.Call[ec2api.DescribeSubnetsResult](s.internal(ctx), s.c.Bus, "ec2", "DescribeSubnets", &ec2api.DescribeSubnetsRequest{SubnetIds: ids})
 	if err != nil {
-		if codeOf(err) != "" {
+		if wire.CodeOf(err) != "" {
 			return invalid("The subnet ID '%s' does not exist: %s", subnets, messageOf(err))
 		}
 		return fmt.Errorf("describe subnets: %w", err)

@@ -31,7 +31,7 @@ func (s *Service) checkTargetGroups(ctx context.Context, list []source) error {
 		return wire.Errorf("LimitExceeded", "The number of target groups must not exceed %d", mostTargetGroups)
 	}
 	_, err := wire.Call[elbv2api.DescribeTargetGroupsOutput](s.internal(ctx), s.c.Bus, "elbv2", "DescribeTargetGroups", &elbv2api.DescribeTargetGroupsInput{TargetGroupArns: arns})
-	if codeOf(err) == "TargetGroupNotFound" || codeOf(err) == "ValidationError" {
+	if wire.CodeOf(err) == "TargetGroupNotFound" || wire.CodeOf(err) == "ValidationError" {
 		return invalid("Provided Target Groups may not be valid. Please ensure they exist and try again.")
 	}
 	if err != nil {
@@ -113,7 +113,7 @@ func (s *Service) AttachTrafficSources(ctx context.Context, in *api.AttachTraffi
 	var list []source
 	for _, t := range in.TrafficSources {
 		if t.Type != "" && t.Type != "elbv2" {
-			return nil, unrealised("traffic sources of type " + t.Type)
+			return nil, wire.Unrealised("traffic sources of type " + t.Type)
 		}
 		list = append(list, source{ARN: t.Identifier, Typed: true})
 	}

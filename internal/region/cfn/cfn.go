@@ -15,8 +15,6 @@ package cfn
 
 import (
 	"context"
-	"crypto/rand"
-	"encoding/hex"
 	"fmt"
 	"io"
 	"log/slog"
@@ -26,6 +24,7 @@ import (
 
 	"github.com/dayfly-infra/dayfly/internal/clock"
 	"github.com/dayfly-infra/dayfly/internal/region/cfn/provider"
+	"github.com/dayfly-infra/dayfly/internal/region/ids"
 	"github.com/dayfly-infra/dayfly/internal/region/state"
 	"github.com/dayfly-infra/dayfly/internal/region/wire"
 )
@@ -54,7 +53,7 @@ type Service struct {
 	patience  time.Duration // how long a deletion that is refused is tried again
 	endurance time.Duration // how long a resource may take
 
-	randMu      sync.Mutex
+	ids         *ids.Source
 	eventNumber atomic.Int64
 
 	kick chan struct{}
@@ -71,11 +70,9 @@ func New(c Config) (*Service, error) {
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
 	}
-	if c.Rand == nil {
-		c.Rand = rand.Reader
-	}
 	s := &Service{
-		c: c, kick: make(chan struct{}, 1), busy: map[string]context.CancelCauseFunc{},
+		ids: ids.New(c.Rand),
+		c:   c, kick: make(chan struct{}, 1), busy: map[string]context.CancelCauseFunc{},
 		lookup: provider.For, patience: 5 * time.Minute, endurance: time.Hour,
 	}
 	var err error
@@ -160,29 +157,11 @@ func (s *Service) now() time.Time { return s.c.Clock.Now().UTC().Truncate(time.M
 
 // internal is the context of calls that the service makes for its user.
 func (s *Service) internal(ctx context.Context) context.Context {
-	c, _ := wire.CallerFrom(ctx)
-	return wire.WithCaller(ctx, wire.Caller{
-		Account: s.c.Account, ARN: "arn:aws:iam::" + s.c.Account + ":root",
-		RequestID: c.RequestID, Service: "cloudformation",
-	})
-}
-
-// uuid makes a random id in AWS's form.
-func (s *Service) uuid() string {
-	var b [16]byte
-	s.randMu.Lock()
-	_, err := io.ReadFull(s.c.Rand, b[:])
-	s.randMu.Unlock()
-	if err != nil { // a broken source of ids is no source of ids
-		panic(fmt.Sprintf("cloudformation: read randomness: %v", err))
-	}
-	b[6], b[8] = b[6]&0x0f|0x40, b[8]&0x3f|0x80
-	h := hex.EncodeToString(b[:])
-	return h[:8] + "-" + h[8:12] + "-" + h[12:16] + "-" + h[16:20] + "-" + h[20:]
+	return wire.Internal(ctx, s.c.Account, "cloudformation")
 }
 
 func (s *Service) arn(kind, name string) string {
-	return fmt.Sprintf("arn:aws:cloudformation:%s:%s:%s/%s/%s", s.c.Region, s.c.Account, kind, name, s.uuid())
+	return fmt.Sprintf("arn:aws:cloudformation:%s:%s:%s/%s/%s", s.c.Region, s.c.Account, kind, name, s.ids.UUID())
 }
 
 // invalid is CloudFormation's error for anything that is wrong with a request.

@@ -122,7 +122,7 @@ func (s *Service) stackEvent(tx *state.Tx, st stack) {
 }
 
 func (s *Service) event(tx *state.Tx, st stack, e event) {
-	e.ID, e.Stack, e.StackName, e.Time, e.Token = s.uuid(), st.ID, st.Name, s.now(), st.Token
+	e.ID, e.Stack, e.StackName, e.Time, e.Token = s.ids.UUID(), st.ID, st.Name, s.now(), st.Token
 	// The key orders a stack's events: by time, and within a millisecond by number.
 	s.events.Put(tx, fmt.Sprintf("%s/%015d-%09d", st.ID, e.Time.UnixMilli(), s.eventNumber.Add(1)), e)
 }

@@ -16,19 +16,17 @@ package ec2
 
 import (
 	"context"
-	"crypto/rand"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"net/http"
 	"slices"
-	"sync"
 	"time"
 
 	"github.com/dayfly-infra/dayfly/internal/clock"
 	"github.com/dayfly-infra/dayfly/internal/region/hypervisor"
+	"github.com/dayfly-infra/dayfly/internal/region/ids"
 	"github.com/dayfly-infra/dayfly/internal/region/network"
 	"github.com/dayfly-infra/dayfly/internal/region/state"
 	"github.com/dayfly-infra/dayfly/internal/region/wire"
@@ -73,7 +71,7 @@ type Service struct {
 	tables
 	ix index
 
-	randMu sync.Mutex
+	ids    *ids.Source
 	work   queue
 	slots  chan struct{} // one for each call to the hypervisor under way
 	stops  chan struct{} // stopping waits for guests, so it has slots of its own
@@ -123,9 +121,6 @@ func New(cfg Config) (*Service, error) {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
-	if cfg.Rand == nil {
-		cfg.Rand = rand.Reader
-	}
 	if cfg.Bus == nil {
 		cfg.Bus = wire.NewBus()
 	}
@@ -135,7 +130,7 @@ func New(cfg Config) (*Service, error) {
 	if cfg.StopGrace <= 0 {
 		cfg.StopGrace = 30 * time.Second
 	}
-	s := &Service{cfg: cfg, log: cfg.Log.With("service", "ec2"), clock: cfg.Clock, hyper: cfg.Hypervisor, net: cfg.Network, db: cfg.DB}
+	s := &Service{cfg: cfg, ids: ids.New(cfg.Rand), log: cfg.Log.With("service", "ec2"), clock: cfg.Clock, hyper: cfg.Hypervisor, net: cfg.Network, db: cfg.DB}
 	s.slots = make(chan struct{}, cfg.Parallel)
 	s.stops = make(chan struct{}, 16*cfg.Parallel)
 	s.work.init()
@@ -215,13 +210,7 @@ func (s *Service) now() time.Time { return s.clock.Now().UTC().Truncate(time.Mil
 // newID makes an id of AWS's form: the prefix and 17 hexadecimal digits, of
 // which the first is 0.
 func (s *Service) newID(prefix string) string {
-	var b [8]byte
-	s.randMu.Lock()
-	defer s.randMu.Unlock()
-	if _, err := io.ReadFull(s.cfg.Rand, b[:]); err != nil {
-		panic(fmt.Sprintf("ec2: no randomness: %v", err)) // an id that is not random would be somebody else's
-	}
-	return prefix + "-0" + hex.EncodeToString(b[:])
+	return prefix + "-0" + s.ids.Hex(8)
 }
 
 // errDryRun ends a transaction that would have succeeded.

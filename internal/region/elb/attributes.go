@@ -77,7 +77,7 @@ func checkAttribute(defaults map[string]string, key, value string) error {
 	case strings.HasPrefix(key, "stickiness.") && key != "stickiness.enabled":
 		return nil // of no effect while stickiness is off, and it cannot be on
 	}
-	return unrealised("the value '" + value + "' of " + key)
+	return wire.Unrealised("the value '" + value + "' of " + key)
 }
 
 func balancerDefaults(kind string) map[string]string {

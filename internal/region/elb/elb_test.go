@@ -307,7 +307,7 @@ func TestRestartAdoptsAndDeletionLeavesNothing(t *testing.T) {
 	}
 	w.start()
 	w.untilHealth(g.TargetGroupArn, "i-1=healthy")
-	if _, err := w.s.DeleteTargetGroup(t.Context(), &api.DeleteTargetGroupInput{TargetGroupArn: g.TargetGroupArn}); codeOf(err) != "ResourceInUse" {
+	if _, err := w.s.DeleteTargetGroup(t.Context(), &api.DeleteTargetGroupInput{TargetGroupArn: g.TargetGroupArn}); wire.CodeOf(err) != "ResourceInUse" {
 		t.Errorf("deleting a used target group: %v", err)
 	}
 	must(w.s.DeleteLoadBalancer(t.Context(), &api.DeleteLoadBalancerInput{LoadBalancerArn: lb.LoadBalancerArn}))(t)
@@ -317,7 +317,7 @@ func TestRestartAdoptsAndDeletionLeavesNothing(t *testing.T) {
 	if v, _ := w.bal.VPCs(t.Context()); len(v) != 0 {
 		t.Errorf("balancers left: %v", v)
 	}
-	if _, err := w.s.DescribeListeners(t.Context(), &api.DescribeListenersInput{ListenerArns: []string{l.ListenerArn}}); codeOf(err) != "ListenerNotFound" {
+	if _, err := w.s.DescribeListeners(t.Context(), &api.DescribeListenersInput{ListenerArns: []string{l.ListenerArn}}); wire.CodeOf(err) != "ListenerNotFound" {
 		t.Errorf("the listener is left: %v", err)
 	}
 	must(w.s.DeleteTargetGroup(t.Context(), &api.DeleteTargetGroupInput{TargetGroupArn: g.TargetGroupArn}))(t)
@@ -352,7 +352,7 @@ func TestWeightsAndRulesReachTheBalancer(t *testing.T) {
 	}
 	rule := &api.CreateRuleInput{ListenerArn: l.ListenerArn, Priority: new(int64(5)), Conditions: []*api.RuleCondition{{Field: "path-pattern", Values: []string{"/new/*"}}}, Actions: forward(green.TargetGroupArn)}
 	must(w.s.CreateRule(t.Context(), rule))(t)
-	if _, err := w.s.CreateRule(t.Context(), rule); codeOf(err) != "PriorityInUse" {
+	if _, err := w.s.CreateRule(t.Context(), rule); wire.CodeOf(err) != "PriorityInUse" {
 		t.Errorf("same priority: %v", err)
 	}
 	must(w.s.ModifyListener(t.Context(), &api.ModifyListenerInput{ListenerArn: l.ListenerArn, DefaultActions: forward(green.TargetGroupArn, blue.TargetGroupArn)}))(t)
@@ -401,12 +401,12 @@ func TestErrorsAreAWSs(t *testing.T) {
 		{"unknown attribute", "InvalidConfigurationRequest", errOf(w.s.ModifyTargetGroupAttributes(ctx, &api.ModifyTargetGroupAttributesInput{TargetGroupArn: g.TargetGroupArn, Attributes: []*api.TargetGroupAttribute{{Key: "x", Value: "true"}}}))},
 		{"aws tag", "ValidationError", errOf(w.s.AddTags(ctx, &api.AddTagsInput{ResourceArns: []string{g.TargetGroupArn}, Tags: []*api.Tag{{Key: "aws:x", Value: "y"}}}))},
 	} {
-		if codeOf(tt.err) != tt.code {
+		if wire.CodeOf(tt.err) != tt.code {
 			t.Errorf("%s: %v, want %s", tt.name, tt.err, tt.code)
 		}
 	}
 	must(w.s.ModifyLoadBalancerAttributes(ctx, &api.ModifyLoadBalancerAttributesInput{LoadBalancerArn: lb.LoadBalancerArn, Attributes: []*api.LoadBalancerAttribute{{Key: "deletion_protection.enabled", Value: "true"}}}))(t)
-	if _, err := w.s.DeleteLoadBalancer(ctx, &api.DeleteLoadBalancerInput{LoadBalancerArn: lb.LoadBalancerArn}); codeOf(err) != "OperationNotPermitted" {
+	if _, err := w.s.DeleteLoadBalancer(ctx, &api.DeleteLoadBalancerInput{LoadBalancerArn: lb.LoadBalancerArn}); wire.CodeOf(err) != "OperationNotPermitted" {
 		t.Errorf("deleted though protected: %v", err)
 	}
 }

@@ -28,7 +28,7 @@ func (s *Service) checkActions(tx *state.Tx, b loadBalancer, actions []*api.Acti
 		if len(actions) == 0 {
 			return invalid("At least one action must be specified")
 		}
-		return unrealised("several actions in one listener or rule")
+		return wire.Unrealised("several actions in one listener or rule")
 	}
 	a := actions[0]
 	switch a.Type {
@@ -50,7 +50,7 @@ func (s *Service) checkActions(tx *state.Tx, b loadBalancer, actions []*api.Acti
 		}
 		return nil
 	case "redirect", "authenticate-oidc", "authenticate-cognito", "jwt-validation":
-		return unrealised("listener actions of type " + a.Type)
+		return wire.Unrealised("listener actions of type " + a.Type)
 	}
 	return invalid("Action type '%s' is not valid", a.Type)
 }
@@ -61,7 +61,7 @@ func (s *Service) checkForward(tx *state.Tx, b loadBalancer, a *api.Action) erro
 		return invalid("TargetGroupArn and ForwardConfig must name the same target group")
 	}
 	if a.ForwardConfig != nil && a.ForwardConfig.TargetGroupStickinessConfig != nil && a.ForwardConfig.TargetGroupStickinessConfig.Enabled != nil && *a.ForwardConfig.TargetGroupStickinessConfig.Enabled {
-		return unrealised("target group stickiness")
+		return wire.Unrealised("target group stickiness")
 	}
 	if len(list) > 5 {
 		return invalid("A forward action may name at most 5 target groups")
@@ -128,7 +128,7 @@ func listenerOut(l listener) *api.Listener {
 
 func checkProtocol(b loadBalancer, protocol string, certificates []*api.Certificate, policy string, alpn []string, mutual *api.MutualAuthenticationAttributes) error {
 	if len(certificates) > 0 || policy != "" || len(alpn) > 0 || mutual != nil && mutual.Mode != "off" && mutual.Mode != "" {
-		return unrealised("listeners with certificates or TLS settings")
+		return wire.Unrealised("listeners with certificates or TLS settings")
 	}
 	want := "HTTP"
 	if b.Type == "network" {
@@ -138,7 +138,7 @@ func checkProtocol(b loadBalancer, protocol string, certificates []*api.Certific
 	case want:
 		return nil
 	case "HTTPS", "TLS", "UDP", "TCP_UDP", "GENEVE", "QUIC", "TCP_QUIC":
-		return unrealised("listeners with protocol " + protocol)
+		return wire.Unrealised("listeners with protocol " + protocol)
 	}
 	return wire.Errorf("UnsupportedProtocol", "Protocol '%s' is not supported by load balancers of type '%s'", protocol, b.Type)
 }
@@ -153,7 +153,7 @@ func (s *Service) CreateListener(ctx context.Context, in *api.CreateListenerInpu
 		return nil, invalid("A port between 1 and 65535 must be specified")
 	}
 	l := listener{LB: in.LoadBalancerArn, Protocol: in.Protocol, Port: *in.Port, Actions: in.DefaultActions, Tags: tags, Created: s.now()}
-	id := s.hex16()
+	id := s.ids.Hex(8)
 	err = s.c.DB.Update(func(tx *state.Tx) error {
 		b, ok := s.balancers.Get(tx, in.LoadBalancerArn)
 		if !ok || b.Deleting {

@@ -34,11 +34,11 @@ func (s *Service) CreateLoadBalancer(ctx context.Context, in *api.CreateLoadBala
 	case strings.HasPrefix(in.Name, "internal-"):
 		return nil, invalid("The load balancer name '%s' cannot begin with 'internal-'", in.Name)
 	case b.Type != "application" && b.Type != "network":
-		return nil, unrealised("load balancers of type " + b.Type)
+		return nil, wire.Unrealised("load balancers of type " + b.Type)
 	case in.IpAddressType != "" && in.IpAddressType != "ipv4":
-		return nil, unrealised("load balancers with IpAddressType " + in.IpAddressType)
+		return nil, wire.Unrealised("load balancers with IpAddressType " + in.IpAddressType)
 	case in.CustomerOwnedIpv4Pool != "" || in.IpamPools != nil:
-		return nil, unrealised("address pools of load balancers")
+		return nil, wire.Unrealised("address pools of load balancers")
 	}
 	var err error
 	if b.Tags, err = mergeTags(ctx, nil, in.Tags); err != nil {
@@ -54,7 +54,7 @@ func (s *Service) CreateLoadBalancer(ctx context.Context, in *api.CreateLoadBala
 	if b.Type == "network" {
 		kind = "net"
 	}
-	b.ARN = s.arn("loadbalancer/" + kind + "/" + b.Name + "/" + s.hex16())
+	b.ARN = s.arn("loadbalancer/" + kind + "/" + b.Name + "/" + s.ids.Hex(8))
 	b.Attributes = map[string]string{}
 	err = s.c.DB.Update(func(tx *state.Tx) error {
 		if s.balancers.Len(tx) >= mostBalancers {
@@ -92,7 +92,7 @@ func (s *Service) subnets(ctx context.Context, kind string, ids []string, maps [
 	}
 	for _, m := range maps {
 		if m.AllocationId != "" || m.PrivateIPv4Address != "" || m.IPv6Address != "" {
-			return "", nil, unrealised("addresses in SubnetMappings")
+			return "", nil, wire.Unrealised("addresses in SubnetMappings")
 		}
 		ids = append(slices.Clone(ids), m.SubnetId)
 	}
@@ -100,7 +100,7 @@ func (s *Service) subnets(ctx context.Context, kind string, ids []string, maps [
 		return "", nil, invalid("You must specify subnets")
 	}
 	res, err := wire.Call[ec2api.DescribeSubnetsResult](s.internal(ctx), s.c.Bus, "ec2", "DescribeSubnets", &ec2api.DescribeSubnetsRequest{SubnetIds: ids})
-	if codeOf(err) != "" {
+	if wire.CodeOf(err) != "" {
 		return "", nil, wire.Errorf("SubnetNotFound", "The subnet ID '%s' does not exist", strings.Join(ids, "', '"))
 	}
 	if err != nil {
@@ -140,7 +140,7 @@ func (s *Service) securityGroups(ctx context.Context, b loadBalancer, ids []stri
 		req.Filters = []*ec2api.Filter{{Name: "vpc-id", Values: []string{b.VPC}}, {Name: "group-name", Values: []string{"default"}}}
 	}
 	res, err := wire.Call[ec2api.DescribeSecurityGroupsResult](s.internal(ctx), s.c.Bus, "ec2", "DescribeSecurityGroups", req)
-	if codeOf(err) != "" {
+	if wire.CodeOf(err) != "" {
 		return nil, wire.Errorf("InvalidSecurityGroup", "One or more security groups are invalid")
 	}
 	if err != nil {
@@ -375,7 +375,7 @@ func (s *Service) SetSubnets(ctx context.Context, in *api.SetSubnetsInput) (*api
 	}
 	i := slices.IndexFunc(list, func(z zoneSubnet) bool { return z == b.Subnets[0] })
 	if i < 0 {
-		return nil, unrealised("taking the first subnet from a load balancer (its address is the load balancer's DNSName)")
+		return nil, wire.Unrealised("taking the first subnet from a load balancer (its address is the load balancer's DNSName)")
 	}
 	list[0], list[i] = list[i], list[0]
 	var drop []iface

@@ -42,15 +42,15 @@ func checkConditions(list []*api.RuleCondition) error {
 		case "host-header":
 			form = hostForm
 		case "http-header", "http-request-method", "query-string", "source-ip":
-			return unrealised("rule conditions on " + c.Field)
+			return wire.Unrealised("rule conditions on " + c.Field)
 		default:
 			return invalid("Condition field '%s' must be one of '[path-pattern, host-header]'", c.Field)
 		}
 		if len(c.RegexValues) > 0 || c.PathPatternConfig != nil && len(c.PathPatternConfig.RegexValues) > 0 || c.HostHeaderConfig != nil && len(c.HostHeaderConfig.RegexValues) > 0 {
-			return unrealised("regular expressions in rule conditions")
+			return wire.Unrealised("regular expressions in rule conditions")
 		}
 		if slices.Contains(seen, c.Field) {
-			return unrealised("two conditions on " + c.Field + " in one rule")
+			return wire.Unrealised("two conditions on " + c.Field + " in one rule")
 		}
 		seen = append(seen, c.Field)
 		vals := patterns(c)
@@ -107,14 +107,14 @@ func (s *Service) CreateRule(ctx context.Context, in *api.CreateRuleInput) (*api
 		return nil, err
 	}
 	if len(in.Transforms) > 0 {
-		return nil, unrealised("rule transforms")
+		return nil, wire.Unrealised("rule transforms")
 	}
 	tags, err := mergeTags(ctx, nil, in.Tags)
 	if err != nil {
 		return nil, err
 	}
 	r := rule{Listener: in.ListenerArn, Priority: *in.Priority, Conditions: in.Conditions, Actions: in.Actions, Tags: tags}
-	r.ARN = strings.Replace(in.ListenerArn, ":listener/", ":listener-rule/", 1) + "/" + s.hex16()
+	r.ARN = strings.Replace(in.ListenerArn, ":listener/", ":listener-rule/", 1) + "/" + s.ids.Hex(8)
 	err = s.c.DB.Update(func(tx *state.Tx) error {
 		l, ok := s.listeners.Get(tx, in.ListenerArn)
 		if !ok {
@@ -146,7 +146,7 @@ func (s *Service) CreateRule(ctx context.Context, in *api.CreateRuleInput) (*api
 // ModifyRule replaces conditions or actions.
 func (s *Service) ModifyRule(_ context.Context, in *api.ModifyRuleInput) (*api.ModifyRuleOutput, error) {
 	if len(in.Transforms) > 0 {
-		return nil, unrealised("rule transforms")
+		return nil, wire.Unrealised("rule transforms")
 	}
 	if len(in.Conditions) > 0 {
 		if err := checkConditions(in.Conditions); err != nil {

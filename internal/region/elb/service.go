@@ -21,19 +21,16 @@ package elb
 
 import (
 	"context"
-	"crypto/rand"
-	"encoding/hex"
-	"errors"
 	"fmt"
 	"io"
 	"log/slog"
-	"net/http"
 	"net/netip"
 	"sync"
 	"time"
 
 	"github.com/dayfly-infra/dayfly/internal/clock"
 	"github.com/dayfly-infra/dayfly/internal/region/balancer"
+	"github.com/dayfly-infra/dayfly/internal/region/ids"
 	"github.com/dayfly-infra/dayfly/internal/region/state"
 	"github.com/dayfly-infra/dayfly/internal/region/wire"
 )
@@ -76,7 +73,7 @@ type Service struct {
 	listeners *state.Table[listener]
 	rules     *state.Table[rule]
 
-	randMu sync.Mutex
+	ids    *ids.Source
 	making keyed // one at a time for each load balancer
 	rounds keyed // and for each VPC
 
@@ -97,10 +94,7 @@ func New(c Config) (*Service, error) {
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
 	}
-	if c.Rand == nil {
-		c.Rand = rand.Reader
-	}
-	s := &Service{c: c, kick: make(chan struct{}, 1), busy: map[string]bool{}, applied: map[string]balancer.Config{}}
+	s := &Service{c: c, ids: ids.New(c.Rand), kick: make(chan struct{}, 1), busy: map[string]bool{}, applied: map[string]balancer.Config{}}
 	var err error
 	if s.balancers, err = state.NewTable[loadBalancer](c.DB, "elb.loadbalancer"); err != nil {
 		return nil, fmt.Errorf("elb: %w", err)
@@ -120,23 +114,7 @@ func New(c Config) (*Service, error) {
 func (s *Service) now() time.Time { return s.c.Clock.Now().UTC().Truncate(time.Millisecond) }
 
 func (s *Service) internal(ctx context.Context) context.Context {
-	c, _ := wire.CallerFrom(ctx)
-	return wire.WithCaller(ctx, wire.Caller{
-		Account: s.c.Account, ARN: "arn:aws:iam::" + s.c.Account + ":root",
-		RequestID: c.RequestID, Service: "elasticloadbalancing",
-	})
-}
-
-// hex16 is the random end of every ARN here.
-func (s *Service) hex16() string {
-	var b [8]byte
-	s.randMu.Lock()
-	_, err := io.ReadFull(s.c.Rand, b[:])
-	s.randMu.Unlock()
-	if err != nil { // a broken source of ids is no source of ids
-		panic(fmt.Sprintf("elb: read randomness: %v", err))
-	}
-	return hex.EncodeToString(b[:])
+	return wire.Internal(ctx, s.c.Account, "elasticloadbalancing")
 }
 
 func (s *Service) arn(resource string) string {
@@ -145,18 +123,6 @@ func (s *Service) arn(resource string) string {
 
 func invalid(format string, args ...any) error {
 	return wire.Errorf("ValidationError", format, args...)
-}
-
-// unrealised is the honest answer to what the region cannot keep.
-func unrealised(what string) error {
-	return &wire.Error{Code: "NotImplemented", Message: "the local region does not implement " + what, Status: http.StatusNotImplemented}
-}
-
-func codeOf(err error) string {
-	if e, ok := errors.AsType[*wire.Error](err); ok {
-		return e.Code
-	}
-	return ""
 }
 
 // page cuts one page out of n items: the marker is the position of the first.

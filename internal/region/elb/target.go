@@ -81,7 +81,7 @@ func (s *Service) lookUp(ctx context.Context, g targetGroup, list []*api.TargetD
 		}
 	}
 	res, err := wire.Call[ec2api.DescribeInstancesResult](s.internal(ctx), s.c.Bus, "ec2", "DescribeInstances", &ec2api.DescribeInstancesRequest{InstanceIds: ids})
-	if codeOf(err) != "" {
+	if wire.CodeOf(err) != "" {
 		return nil, wire.Errorf("InvalidTarget", "The following targets are not valid: %s", err.(*wire.Error).Message)
 	}
 	if err != nil {

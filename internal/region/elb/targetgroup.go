@@ -34,15 +34,15 @@ func (s *Service) CreateTargetGroup(ctx context.Context, in *api.CreateTargetGro
 	case !nameForm.MatchString(in.Name):
 		return nil, invalid("The target group name '%s' can contain only alphanumeric characters and hyphens, at most 32, and must not begin or end with a hyphen", in.Name)
 	case g.Type != "instance" && g.Type != "ip":
-		return nil, unrealised("target groups of type " + g.Type)
+		return nil, wire.Unrealised("target groups of type " + g.Type)
 	case g.Protocol == "":
 		return nil, invalid("A protocol must be specified")
 	case g.Protocol != "HTTP" && g.Protocol != "TCP":
-		return nil, unrealised("target groups with protocol " + g.Protocol)
+		return nil, wire.Unrealised("target groups with protocol " + g.Protocol)
 	case in.ProtocolVersion != "" && in.ProtocolVersion != "HTTP1":
-		return nil, unrealised("protocol version " + in.ProtocolVersion)
+		return nil, wire.Unrealised("protocol version " + in.ProtocolVersion)
 	case in.IpAddressType != "" && in.IpAddressType != "ipv4":
-		return nil, unrealised("target groups with IpAddressType " + in.IpAddressType)
+		return nil, wire.Unrealised("target groups with IpAddressType " + in.IpAddressType)
 	case in.Port == nil:
 		return nil, invalid("A port must be specified")
 	case *in.Port < 1 || *in.Port > 65535:
@@ -52,7 +52,7 @@ func (s *Service) CreateTargetGroup(ctx context.Context, in *api.CreateTargetGro
 	case in.HealthCheckEnabled != nil && !*in.HealthCheckEnabled:
 		return nil, invalid("Health check enabled must be true for target groups with target type '%s'", g.Type)
 	case in.TargetControlPort != nil:
-		return nil, unrealised("TargetControlPort")
+		return nil, wire.Unrealised("TargetControlPort")
 	}
 	g.Port = *in.Port
 	var err error
@@ -68,12 +68,12 @@ func (s *Service) CreateTargetGroup(ctx context.Context, in *api.CreateTargetGro
 		return nil, err
 	}
 	if _, err := s.c.Bus.Invoke(s.internal(ctx), "ec2", "DescribeVpcs", &ec2api.DescribeVpcsRequest{VpcIds: []string{g.VPC}}); err != nil {
-		if codeOf(err) != "" {
+		if wire.CodeOf(err) != "" {
 			return nil, invalid("The VPC ID '%s' is not found", g.VPC)
 		}
 		return nil, fmt.Errorf("describe vpc: %w", err)
 	}
-	g.ARN = s.arn("targetgroup/" + g.Name + "/" + s.hex16())
+	g.ARN = s.arn("targetgroup/" + g.Name + "/" + s.ids.Hex(8))
 	err = s.c.DB.Update(func(tx *state.Tx) error {
 		if s.groups.Len(tx) >= mostGroups {
 			return wire.Errorf("TooManyTargetGroups", "The maximum number of target groups is %d", mostGroups)
@@ -109,7 +109,7 @@ type checkSettings struct {
 func setCheck(c *check, protocol string, in checkSettings) error {
 	if in.protocol != "" {
 		if in.protocol != "HTTP" && in.protocol != "TCP" {
-			return unrealised("health checks by " + in.protocol)
+			return wire.Unrealised("health checks by " + in.protocol)
 		}
 		if protocol == "HTTP" && in.protocol == "TCP" {
 			return invalid("Health check protocol 'TCP' is not supported for target groups with protocol 'HTTP'")
@@ -133,7 +133,7 @@ func setCheck(c *check, protocol string, in checkSettings) error {
 			return invalid("Health check path '%s' must begin with '/' and have at most 1024 printable characters without spaces", c.Path)
 		}
 		if in.matcher != nil && in.matcher.GrpcCode != "" {
-			return unrealised("gRPC health checks")
+			return wire.Unrealised("gRPC health checks")
 		}
 		if in.matcher != nil && in.matcher.HttpCode != "" {
 			if !validMatcher(in.matcher.HttpCode) {

@@ -80,7 +80,7 @@ func (s *Service) SendCommand(ctx context.Context, in *api.SendCommandRequest) (
 		"document hashes":                  in.DocumentHash != "",
 	} {
 		if set {
-			return nil, unrealised(what)
+			return nil, wire.Unrealised(what)
 		}
 	}
 	name := in.DocumentName[strings.LastIndexByte(in.DocumentName, '/')+1:]
@@ -123,7 +123,7 @@ func (s *Service) SendCommand(ctx context.Context, in *api.SendCommandRequest) (
 	for _, n := range names {
 		c.Instances = append(c.Instances, n.id)
 	}
-	c.ID = s.uuid()
+	c.ID = s.ids.UUID()
 	c.Expires = c.Requested.Add(time.Duration(c.Delivery)*time.Second + c.Timeout)
 	c.Finished = len(names) == 0
 	err = s.c.DB.Update(func(tx *state.Tx) error {

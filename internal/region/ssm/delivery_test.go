@@ -13,6 +13,7 @@ import (
 
 	api "github.com/dayfly-infra/dayfly/internal/region/api/ssmapi"
 	"github.com/dayfly-infra/dayfly/internal/region/hypervisor"
+	"github.com/dayfly-infra/dayfly/internal/region/wire"
 )
 
 // fickle is a guest whose answers a test sets.
@@ -154,7 +155,7 @@ func TestCancelBeforeDelivery(t *testing.T) {
 			if c.instance != "" {
 				in.InstanceIds = []string{c.instance}
 			}
-			if _, err := w.s.CancelCommand(t.Context(), in); codeOf(err) != c.code {
+			if _, err := w.s.CancelCommand(t.Context(), in); wire.CodeOf(err) != c.code {
 				t.Errorf("%v, want %s", err, c.code)
 			}
 		}
@@ -223,7 +224,7 @@ func TestPages(t *testing.T) {
 		{api.ListCommandsRequest{NextToken: "p1 or so"}, "InvalidNextToken"},
 		{api.ListCommandsRequest{Filters: []*api.CommandFilter{{Key: "Color", Value: "x"}}}, "InvalidFilterKey"},
 	} {
-		if _, err := w.s.ListCommands(t.Context(), &c.in); codeOf(err) != c.code {
+		if _, err := w.s.ListCommands(t.Context(), &c.in); wire.CodeOf(err) != c.code {
 			t.Errorf("%+v: %v, want %s", c.in, err, c.code)
 		}
 	}
@@ -266,7 +267,7 @@ func TestSendCommandRefuses(t *testing.T) {
 	} {
 		in := &api.SendCommandRequest{DocumentName: document, InstanceIds: []string{"i-1"}, Parameters: map[string][]string{"commands": {"a"}}}
 		c.f(in)
-		if _, err := w.s.SendCommand(t.Context(), in); codeOf(err) != c.code {
+		if _, err := w.s.SendCommand(t.Context(), in); wire.CodeOf(err) != c.code {
 			t.Errorf("%v, want %s", err, c.code)
 		}
 	}
@@ -291,7 +292,7 @@ func TestParameterRefusals(t *testing.T) {
 		{"/a", "String", "", "ValidationException"},
 		{"/a", "String", strings.Repeat("x", mostStandard+1), "ValidationException"},
 	} {
-		if _, err := w.s.PutParameter(t.Context(), &api.PutParameterRequest{Name: c.name, Type: c.kind, Value: c.value}); codeOf(err) != c.code {
+		if _, err := w.s.PutParameter(t.Context(), &api.PutParameterRequest{Name: c.name, Type: c.kind, Value: c.value}); wire.CodeOf(err) != c.code {
 			t.Errorf("%q %s: %v, want %s", c.name, c.kind, err, c.code)
 		}
 	}
@@ -299,7 +300,7 @@ func TestParameterRefusals(t *testing.T) {
 	if err != nil || len(out.Parameters) != 0 || len(out.InvalidParameters) != 2 {
 		t.Errorf("%v %v", out, err)
 	}
-	if _, err := w.s.GetParameter(t.Context(), &api.GetParameterRequest{Name: "/a"}); codeOf(err) != "ParameterNotFound" {
+	if _, err := w.s.GetParameter(t.Context(), &api.GetParameterRequest{Name: "/a"}); wire.CodeOf(err) != "ParameterNotFound" {
 		t.Error(err)
 	}
 	if _, err := w.s.PutParameter(t.Context(), &api.PutParameterRequest{Name: "/s", Type: "SecureString", Value: "secret"}); err != nil {
@@ -308,16 +309,16 @@ func TestParameterRefusals(t *testing.T) {
 	if out, err := w.s.GetParameter(t.Context(), &api.GetParameterRequest{Name: "/s"}); err != nil || strings.Contains(out.Parameter.Value, "secret") {
 		t.Errorf("in clear without decryption: %v %v", out, err)
 	}
-	if _, err := w.s.GetParameter(t.Context(), &api.GetParameterRequest{Name: "/s:9", WithDecryption: new(true)}); codeOf(err) != "ParameterVersionNotFound" {
+	if _, err := w.s.GetParameter(t.Context(), &api.GetParameterRequest{Name: "/s:9", WithDecryption: new(true)}); wire.CodeOf(err) != "ParameterVersionNotFound" {
 		t.Error(err)
 	}
-	if _, err := w.s.PutParameter(t.Context(), &api.PutParameterRequest{Name: "/s", Type: "String", Value: "x", Overwrite: new(true)}); codeOf(err) != "HierarchyTypeMismatchException" {
+	if _, err := w.s.PutParameter(t.Context(), &api.PutParameterRequest{Name: "/s", Type: "String", Value: "x", Overwrite: new(true)}); wire.CodeOf(err) != "HierarchyTypeMismatchException" {
 		t.Error(err)
 	}
 	if err := w.s.SetPublic(t.Context(), "/aws/x", "1"); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := w.s.DeleteParameter(t.Context(), &api.DeleteParameterRequest{Name: "/aws/x"}); codeOf(err) != "AccessDeniedException" {
+	if _, err := w.s.DeleteParameter(t.Context(), &api.DeleteParameterRequest{Name: "/aws/x"}); wire.CodeOf(err) != "AccessDeniedException" {
 		t.Error(err)
 	}
 	// With another key the secret is lost, and nothing pretends otherwise.
@@ -326,7 +327,7 @@ func TestParameterRefusals(t *testing.T) {
 		t.Fatal(err)
 	}
 	w.start()
-	if _, err := w.s.GetParameter(t.Context(), &api.GetParameterRequest{Name: "/s", WithDecryption: new(true)}); codeOf(err) != "InvalidKeyId" {
+	if _, err := w.s.GetParameter(t.Context(), &api.GetParameterRequest{Name: "/s", WithDecryption: new(true)}); wire.CodeOf(err) != "InvalidKeyId" {
 		t.Error(err)
 	}
 }

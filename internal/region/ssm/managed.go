@@ -136,7 +136,7 @@ func (s *Service) targets(ctx context.Context, in *api.SendCommandRequest) ([]no
 		case t.Key == "tag-key" && len(t.Values) > 0:
 			filters = append(filters, &ec2api.Filter{Name: "tag-key", Values: t.Values})
 		default:
-			return nil, unrealised("targets by " + t.Key)
+			return nil, wire.Unrealised("targets by " + t.Key)
 		}
 	}
 	if len(ids) > 0 {

@@ -85,11 +85,11 @@ func (s *Service) PutParameter(ctx context.Context, in *api.PutParameterRequest)
 	}
 	switch {
 	case in.Policies != "" && in.Policies != "[]" && in.Policies != "{}":
-		return nil, unrealised("parameter policies")
+		return nil, wire.Unrealised("parameter policies")
 	case !slices.Contains([]string{"", "String", "StringList", "SecureString"}, in.Type):
 		return nil, wire.Errorf("UnsupportedParameterType", "The parameter type %s isn't supported.", in.Type)
 	case in.DataType != "" && in.DataType != "text":
-		return nil, unrealised("parameters of data type " + in.DataType)
+		return nil, wire.Unrealised("parameters of data type " + in.DataType)
 	case in.Value == "":
 		return nil, invalid("1 validation error detected: Value at 'value' failed to satisfy constraint: Member must have length greater than or equal to 1.")
 	case len(in.Value) > most:
@@ -169,10 +169,10 @@ func (s *Service) sealed(name, kind, value string) (version, error) {
 		return version{Value: value}, nil
 	}
 	if s.seal == nil {
-		return version{}, unrealised("SecureString parameters without a key file")
+		return version{}, wire.Unrealised("SecureString parameters without a key file")
 	}
 	nonce := make([]byte, s.seal.NonceSize())
-	s.random(nonce)
+	s.ids.Fill(nonce)
 	// The name is bound to the value: one parameter's bytes are no other's.
 	return version{Value: base64.StdEncoding.EncodeToString(s.seal.Seal(nonce, nonce, []byte(value), []byte(name))), Sealed: true}, nil
 }
@@ -251,7 +251,7 @@ func (s *Service) find(tx *state.Tx, ref string, decrypt bool) (*api.Parameter, 
 	}
 	n, err := strconv.ParseInt(sel, 10, 64)
 	if err != nil {
-		return nil, unrealised("parameter labels")
+		return nil, wire.Unrealised("parameter labels")
 	}
 	for _, v := range p.Versions {
 		if v.N == n {
@@ -287,7 +287,7 @@ func (s *Service) GetParameters(_ context.Context, in *api.GetParametersRequest)
 			switch {
 			case e == nil:
 				out.Parameters = append(out.Parameters, p)
-			case strings.HasPrefix(codeOf(e), "Parameter"):
+			case strings.HasPrefix(wire.CodeOf(e), "Parameter"):
 				out.InvalidParameters = append(out.InvalidParameters, name)
 			default:
 				err = e
@@ -403,7 +403,7 @@ func (s *Service) DescribeParameters(_ context.Context, in *api.DescribeParamete
 		return nil, invalid("You can use either Filters or ParameterFilters in a single request.")
 	}
 	if in.Shared != nil && *in.Shared {
-		return nil, unrealised("shared parameters")
+		return nil, wire.Unrealised("shared parameters")
 	}
 	filters := in.ParameterFilters
 	for _, f := range in.Filters {

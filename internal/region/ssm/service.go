@@ -23,13 +23,10 @@ import (
 	"context"
 	"crypto/aes"
 	"crypto/cipher"
-	"crypto/rand"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
-	"net/http"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -39,6 +36,7 @@ import (
 
 	"github.com/dayfly-infra/dayfly/internal/clock"
 	"github.com/dayfly-infra/dayfly/internal/region/hypervisor"
+	"github.com/dayfly-infra/dayfly/internal/region/ids"
 	"github.com/dayfly-infra/dayfly/internal/region/state"
 	"github.com/dayfly-infra/dayfly/internal/region/wire"
 )
@@ -80,7 +78,7 @@ type Service struct {
 	invocations *state.Table[invocation]
 	parameters  *state.Table[parameter]
 
-	randMu sync.Mutex
+	ids *ids.Source
 
 	kick   chan struct{}
 	runMu  sync.Mutex
@@ -98,10 +96,7 @@ func New(c Config) (*Service, error) {
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
 	}
-	if c.Rand == nil {
-		c.Rand = rand.Reader
-	}
-	s := &Service{c: c, kick: make(chan struct{}, 1), runs: map[string]context.CancelCauseFunc{}, ready: map[string]time.Time{}}
+	s := &Service{c: c, ids: ids.New(c.Rand), kick: make(chan struct{}, 1), runs: map[string]context.CancelCauseFunc{}, ready: map[string]time.Time{}}
 	var err error
 	if c.KeyFile != "" {
 		if s.seal, err = s.openKey(c.KeyFile); err != nil {
@@ -126,9 +121,7 @@ func (s *Service) openKey(path string) (cipher.AEAD, error) {
 	key, err := os.ReadFile(path)
 	if errors.Is(err, os.ErrNotExist) {
 		key = make([]byte, keySize)
-		if _, err := io.ReadFull(s.c.Rand, key); err != nil {
-			return nil, err
-		}
+		s.ids.Fill(key)
 		// Under another name first: a crash must not leave half a key.
 		tmp, err := os.CreateTemp(filepath.Dir(path), ".key-*")
 		if err != nil {
@@ -158,29 +151,7 @@ func (s *Service) openKey(path string) (cipher.AEAD, error) {
 func (s *Service) now() time.Time { return s.c.Clock.Now().UTC().Truncate(time.Millisecond) }
 
 func (s *Service) internal(ctx context.Context) context.Context {
-	c, _ := wire.CallerFrom(ctx)
-	return wire.WithCaller(ctx, wire.Caller{
-		Account: s.c.Account, ARN: "arn:aws:iam::" + s.c.Account + ":root",
-		RequestID: c.RequestID, Service: "ssm",
-	})
-}
-
-func (s *Service) random(b []byte) {
-	s.randMu.Lock()
-	_, err := io.ReadFull(s.c.Rand, b)
-	s.randMu.Unlock()
-	if err != nil { // a broken source of ids is no source of ids
-		panic(fmt.Sprintf("ssm: read randomness: %v", err))
-	}
-}
-
-// uuid makes a command id in AWS's form.
-func (s *Service) uuid() string {
-	var b [16]byte
-	s.random(b[:])
-	b[6], b[8] = b[6]&0x0f|0x40, b[8]&0x3f|0x80
-	h := hex.EncodeToString(b[:])
-	return h[:8] + "-" + h[8:12] + "-" + h[12:16] + "-" + h[16:20] + "-" + h[20:]
+	return wire.Internal(ctx, s.c.Account, "ssm")
 }
 
 func (s *Service) wake() {
@@ -192,18 +163,6 @@ func (s *Service) wake() {
 
 func invalid(format string, args ...any) error {
 	return wire.Errorf("ValidationException", format, args...)
-}
-
-// unrealised is the honest answer to what the region cannot keep.
-func unrealised(what string) error {
-	return &wire.Error{Code: "NotImplemented", Message: "the local region does not implement " + what, Status: http.StatusNotImplemented}
-}
-
-func codeOf(err error) string {
-	if e, ok := errors.AsType[*wire.Error](err); ok {
-		return e.Code
-	}
-	return ""
 }
 
 // page cuts one page out of n items: the token is the position of the first.

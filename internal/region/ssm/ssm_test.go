@@ -219,11 +219,11 @@ func TestTargetsAndErrors(t *testing.T) {
 	}
 	for _, bad := range []string{"i-3", "i-4", "i-5", "i-9"} {
 		_, err := w.s.SendCommand(t.Context(), &api.SendCommandRequest{DocumentName: document, InstanceIds: []string{bad}, Parameters: map[string][]string{"commands": {"a"}}})
-		if codeOf(err) != "InvalidInstanceId" {
+		if wire.CodeOf(err) != "InvalidInstanceId" {
 			t.Errorf("%s: %v", bad, err)
 		}
 	}
-	if _, err := w.s.GetCommandInvocation(t.Context(), &api.GetCommandInvocationRequest{CommandId: "x", InstanceId: "i-1"}); codeOf(err) != "InvocationDoesNotExist" {
+	if _, err := w.s.GetCommandInvocation(t.Context(), &api.GetCommandInvocationRequest{CommandId: "x", InstanceId: "i-1"}); wire.CodeOf(err) != "InvocationDoesNotExist" {
 		t.Error(err)
 	}
 	info, err := w.s.DescribeInstanceInformation(t.Context(), &api.DescribeInstanceInformationRequest{})
@@ -271,7 +271,7 @@ func TestParameters(t *testing.T) {
 		code string
 		err  error
 	}{{"ParameterAlreadyExists", put("/a/x", "String", "3", false)}, {"AccessDeniedException", put("/aws/x", "String", "3", false)}, {"ValidationException", put("/a//x", "String", "3", false)}} {
-		if codeOf(tt.err) != tt.code {
+		if wire.CodeOf(tt.err) != tt.code {
 			t.Errorf("%v, want %s", tt.err, tt.code)
 		}
 	}

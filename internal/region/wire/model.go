@@ -6,6 +6,7 @@ package wire
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 )
@@ -71,4 +72,24 @@ func WithCaller(ctx context.Context, c Caller) context.Context {
 func CallerFrom(ctx context.Context) (c Caller, ok bool) {
 	c, ok = ctx.Value(callerKey{}).(Caller)
 	return c, ok
+}
+
+// Internal returns the context of a call that a service makes for its user or
+// for itself; the request's id stays.
+func Internal(ctx context.Context, account, service string) context.Context {
+	c, _ := CallerFrom(ctx)
+	return WithCaller(ctx, Caller{Account: account, ARN: "arn:aws:iam::" + account + ":root", RequestID: c.RequestID, Service: service})
+}
+
+// CodeOf is the AWS code of an error, "" where it has none.
+func CodeOf(err error) string {
+	if e, ok := errors.AsType[*Error](err); ok {
+		return e.Code
+	}
+	return ""
+}
+
+// Unrealised is the honest answer to a parameter that the region cannot keep.
+func Unrealised(what string) *Error {
+	return &Error{Code: "NotImplemented", Message: "the local region does not implement " + what, Status: http.StatusNotImplemented}
 }
