@@ -20,6 +20,7 @@ import (
 	"github.com/dayfly-infra/dayfly/internal/fault"
 	"github.com/dayfly-infra/dayfly/internal/pipeline"
 	"github.com/dayfly-infra/dayfly/internal/reconcile"
+	"github.com/dayfly-infra/dayfly/internal/shell"
 	"github.com/dayfly-infra/dayfly/internal/store"
 )
 
@@ -292,15 +293,12 @@ func suiteScript(bucket, pack string, r pipeline.Run, s pipeline.Suite, e enviro
 		{"DAYFLY_ADDRESS", e.Address}, {"DAYFLY_ENVIRONMENT", e.Name}, {"DAYFLY_RUN", r.Name}, {"DAYFLY_SUITE", s.Name},
 		{"DAYFLY_IMAGE", r.Image}, {"DAYFLY_RELEASE", r.Release}, {"DAYFLY_SIZE", fmt.Sprint(s.Size)},
 	} {
-		fmt.Fprintf(&b, "export %s=%s\n", kv[0], quote(kv[1]))
+		fmt.Fprintf(&b, "export %s=%s\n", kv[0], shell.Quote(kv[1]))
 	}
 	fmt.Fprintf(&b, "exec /usr/lib/dayfly/dayfly-agent suite --files %s --run %s --results %s --timeout %s\n",
-		quote(pack), quote(s.Command), quote("s3://"+bucket+"/"+strings.TrimSuffix(s.Results, "/")), s.Timeout)
+		shell.Quote(pack), shell.Quote(s.Command), shell.Quote("s3://"+bucket+"/"+strings.TrimSuffix(s.Results, "/")), s.Timeout)
 	return b.String()
 }
-
-// quote makes a word for sh.
-func quote(s string) string { return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'" }
 
 func (l *Loop) collect(ctx context.Context, r pipeline.Run, s pipeline.Suite) (wait string, err error) {
 	c, err := l.Cloud.CommandResult(ctx, s.Instance, s.CommandID)

@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/goccy/go-yaml/ast"
+
+	"github.com/dayfly-infra/dayfly/internal/template"
 )
 
 // reader takes a YAML document apart and notes every problem with its
@@ -296,36 +298,10 @@ func (o *object) done() {
 	}
 }
 
-// nearest suggests the valid word with the least edits, if one is near.
+// nearest suggests the valid word that is most like the one that was read.
 func nearest(got string, valid []string) string {
-	best, at := "", len(got)/2+1
-	for _, v := range valid {
-		if d := distance(got, v); d < at {
-			best, at = v, d
-		}
+	if best := template.Nearest(got, valid); best != "" {
+		return "did you mean " + strconv.Quote(best) + "?"
 	}
-	if best == "" {
-		return ""
-	}
-	return "did you mean " + strconv.Quote(best) + "?"
-}
-
-// distance is Levenshtein's, on bytes.
-func distance(a, b string) int {
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := 1; i <= len(a); i++ {
-		diag := row[0]
-		row[0] = i
-		for j := 1; j <= len(b); j++ {
-			cost := 1
-			if a[i-1] == b[j-1] {
-				cost = 0
-			}
-			diag, row[j] = row[j], min(row[j]+1, row[j-1]+1, diag+cost)
-		}
-	}
-	return row[len(b)]
+	return ""
 }

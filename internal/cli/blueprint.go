@@ -39,6 +39,9 @@ func (c *checkCmd) Run(a *app) error {
 		return err
 	}
 	ps := blueprint.Check(os.DirFS(c.Dir))
+	if ps == nil {
+		ps = []blueprint.Problem{} // an empty list in JSON
+	}
 	bad := 0
 	for _, p := range ps {
 		if !p.Warning {
@@ -47,7 +50,7 @@ func (c *checkCmd) Run(a *app) error {
 	}
 	if err := a.print(map[string]any{"problems": ps, "ok": bad == 0}, func(w io.Writer) {
 		for _, p := range ps {
-			fmt.Fprintln(w, filepath.Join(c.Dir, p.String()))
+			fmt.Fprintln(w, in(c.Dir, p))
 		}
 		if bad == 0 {
 			fmt.Fprintf(w, "%s is fine\n", c.Dir)
@@ -59,6 +62,12 @@ func (c *checkCmd) Run(a *app) error {
 		return &fault.Error{Kind: fault.Invalid, Object: c.Dir, Message: fmt.Sprintf("%d problems", bad)}
 	}
 	return nil
+}
+
+// in is a problem as it is printed: its file as it is reached from here.
+func in(dir string, p blueprint.Problem) blueprint.Problem {
+	p.File = filepath.Join(dir, p.File)
+	return p
 }
 
 func folder(dir string) error {
@@ -78,7 +87,7 @@ func (a *app) send(ctx context.Context, dir string) (server.Blueprint, error) {
 	fsys := os.DirFS(dir)
 	bad := 0
 	for _, p := range blueprint.Check(fsys) {
-		fmt.Fprintln(a.err, filepath.Join(dir, p.String()))
+		fmt.Fprintln(a.err, in(dir, p))
 		if !p.Warning {
 			bad++
 		}

@@ -42,10 +42,15 @@ func (a *app) admin() *client.Client {
 func (a *app) regionStatus(ctx context.Context) (region.Status, error) {
 	var s region.Status
 	err := a.admin().Get(ctx, "/status", nil, &s)
+	return s, a.noRegion(err)
+}
+
+// noRegion says what is missing where nobody answers at the admin socket.
+func (a *app) noRegion(err error) error {
 	if fault.KindOf(err) == fault.Unavailable {
-		err = &fault.Error{Kind: fault.Unavailable, Op: "reach the region", Object: a.RegionDir, Message: "it does not run", Hint: "dayfly region start"}
+		return &fault.Error{Kind: fault.Unavailable, Op: "reach the region", Object: a.RegionDir, Message: "it does not run", Hint: "dayfly region start"}
 	}
-	return s, err
+	return err
 }
 
 type regionStartCmd struct {
@@ -179,7 +184,7 @@ type regionHostAddCmd struct {
 func (c *regionHostAddCmd) Run(ctx context.Context, a *app) error {
 	var raw json.RawMessage
 	if err := a.admin().Post(ctx, "/hosts", url.Values{"name": {c.Name}}, nil, &raw); err != nil {
-		return err
+		return a.noRegion(err)
 	}
 	var h region.Host
 	if err := json.Unmarshal(raw, &h); err != nil {
@@ -193,5 +198,5 @@ type regionHostRmCmd struct {
 }
 
 func (c *regionHostRmCmd) Run(ctx context.Context, a *app) error {
-	return a.admin().Delete(ctx, "/hosts?name="+url.QueryEscape(c.Name), nil)
+	return a.noRegion(a.admin().Delete(ctx, "/hosts?name="+url.QueryEscape(c.Name), nil))
 }
