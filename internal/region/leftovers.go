@@ -93,8 +93,9 @@ func RemoveEmpty(cfg Config) error {
 }
 
 // Leftovers lists what is on this machine of the region: network links, packet
-// filter tables, mounts, namespaces, cgroups, processes. It asks the kernel
-// alone and no record.
+// filter tables, mounts, namespaces, cgroups, processes, and on its disk folders
+// of instances and layers that belong to nothing. It asks the kernel and the
+// disk, never the region's services.
 func Leftovers(cfg Config) ([]string, error) {
 	if err := cfg.fill(); err != nil {
 		return nil, err
@@ -156,6 +157,13 @@ func Leftovers(cfg Config) ([]string, error) {
 	}
 	for _, i := range is {
 		out = append(out, "instance folder "+i.Name())
+	}
+	layers, err := oci.OrphanLayers(filepath.Join(cfg.Dir, "hypervisor"))
+	if err != nil {
+		return nil, err
+	}
+	for _, l := range layers {
+		out = append(out, "layer without an owner "+l)
 	}
 	return out, nil
 }
