@@ -51,6 +51,15 @@ type world struct {
 	stop  func()
 }
 
+// slowSnapshots is a hypervisor whose snapshots take a second, so that what is
+// seen meanwhile does not depend on who runs first.
+type slowSnapshots struct{ hypervisor.Hypervisor }
+
+func (h *slowSnapshots) Snapshot(ctx context.Context, instance, image string) (hypervisor.Image, error) {
+	time.Sleep(time.Second)
+	return h.Hypervisor.Snapshot(ctx, instance, image)
+}
+
 type option func(*Config, *hypersim.Config)
 
 func newWorld(t testing.TB, opts ...option) *world {
@@ -80,7 +89,12 @@ func (w *world) start() {
 	}
 	w.db = db
 	cfg := w.cfg
-	cfg.DB, cfg.Hypervisor, cfg.Network = db, w.hyper, w.net
+	cfg.DB, cfg.Network = db, w.net
+	if slow, ok := cfg.Hypervisor.(*slowSnapshots); ok {
+		slow.Hypervisor = w.hyper
+	} else {
+		cfg.Hypervisor = w.hyper
+	}
 	s, err := New(cfg)
 	if err != nil {
 		w.t.Fatal(err)

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/dayfly-infra/dayfly/internal/region/api/ec2api"
+	hypersim "github.com/dayfly-infra/dayfly/internal/region/hypervisor/sim"
 )
 
 func (w *world) imageState(id string) string {
@@ -25,7 +26,7 @@ func (w *world) disks() (ids []string) {
 
 func TestImages(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t)
+		w := newWorld(t, func(c *Config, _ *hypersim.Config) { c.Hypervisor = &slowSnapshots{} })
 		s, ctx := w.s, w.ctx
 		x := w.site("10.0.0.0/16")
 		id := w.run(x.public, 1)[0]
