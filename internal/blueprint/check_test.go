@@ -2,6 +2,7 @@ package blueprint
 
 import (
 	"io/fs"
+	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
@@ -35,6 +36,23 @@ func TestScaffoldWorks(t *testing.T) {
 		}
 		return nil
 	})
+}
+
+func TestScaffoldInOddPlaces(t *testing.T) {
+	for _, odd := range []string{"with space", "100%", `a"quote`, "NAME", "BOX", "a#b?c"} {
+		dir := filepath.Join(t.TempDir(), odd, "hello")
+		if err := Scaffold(dir, "hello"); err != nil {
+			t.Fatal(err)
+		}
+		b, ps, err := Load(os.DirFS(dir))
+		if b == nil {
+			t.Errorf("%s: %v %v", odd, ps, err)
+			continue
+		}
+		if u, err := url.Parse(b.Release.Box); err != nil || u.Path != filepath.Join(dir, "box") {
+			t.Errorf("%s: the box is %s, %v", odd, b.Release.Box, err)
+		}
+	}
 }
 
 func TestCheckFindsWhatAFleetLacks(t *testing.T) {

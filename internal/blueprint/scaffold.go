@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
@@ -49,6 +50,8 @@ func Scaffold(dir, name string) error {
 		{"box/LATEST", []byte(artifact + "\n"), 0o644},
 		{"box/site/index.html", []byte(page(name)), 0o644},
 	}
+	// One pass, so that a path that holds one of the words stays as it is.
+	fill := strings.NewReplacer("file://BOX", (&url.URL{Scheme: "file", Path: filepath.Join(dir, "box")}).String(), "NAME", name)
 	for from, f := range map[string]file{
 		"dayfly.yaml": {path: File, mode: 0o644}, "README.md": {path: "README.md", mode: 0o644},
 		"site.pp": {path: "puppet/manifests/site.pp", mode: 0o644}, "deploy": {path: "deploy/deploy", mode: 0o755},
@@ -59,8 +62,7 @@ func Scaffold(dir, name string) error {
 		if err != nil {
 			return err
 		}
-		text := strings.ReplaceAll(strings.ReplaceAll(string(raw), "BOX", filepath.Join(dir, "box")), "NAME", name)
-		files = append(files, file{f.path, []byte(text), f.mode})
+		files = append(files, file{f.path, []byte(fill.Replace(string(raw))), f.mode})
 	}
 	for _, shared := range []string{"foundation.yaml", "fleet.yaml", "suites/junit.sh"} {
 		raw, err := examples.Shop.ReadFile("shop/" + shared)
