@@ -17,6 +17,9 @@ var (
 	ErrNotFound = errors.New("no such record")
 	ErrConflict = errors.New("the record was changed by another writer")
 	ErrFenced   = errors.New("this process no longer owns the work") // a newer epoch exists
+	// ErrForgotten: deletions after the revision that was asked for are not
+	// known any more; whoever asks reads everything anew.
+	ErrForgotten = errors.New("the deletions since this revision are forgotten")
 )
 
 // Record is a document. Version counts its writes from 1, and goes on counting
@@ -38,6 +41,15 @@ type Write struct {
 	Body       json.RawMessage
 }
 
+// Range is a part of a kind's records, by name.
+type Range struct {
+	Prefix string // names begin with it
+	After  string // names come after it, or before it with Reverse; "" begins at the end
+	Limit  int    // at most so many; not 0
+	// Reverse gives the last names first.
+	Reverse bool
+}
+
 // Any is the Write.Version that does not compare.
 const Any int64 = -1
 
@@ -53,6 +65,15 @@ type Store interface {
 	Get(ctx context.Context, kind, name string) (Record, error)
 	// List returns the records of a kind whose names begin with prefix, by name.
 	List(ctx context.Context, kind, prefix string) ([]Record, error)
+	// Page returns a part of a kind's records, in the order of their names.
+	Page(ctx context.Context, kind string, r Range) ([]Record, error)
+	// Revision is that of the last write.
+	Revision(ctx context.Context) (int64, error)
+	// Changes returns at most limit records that were written after a revision,
+	// in the order of their last writes; deletions are records without a body.
+	// After 0 it gives all that is there. Deletions are remembered for an hour:
+	// ErrForgotten when one may be missing.
+	Changes(ctx context.Context, revision int64, limit int) ([]Record, error)
 	// Apply does all writes or none. ErrConflict names the first record that
 	// did not match; ErrFenced when epoch is neither NoEpoch nor the current one.
 	Apply(ctx context.Context, epoch int64, writes ...Write) error

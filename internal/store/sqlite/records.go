@@ -44,24 +44,70 @@ func (s *Store) Get(ctx context.Context, kind, name string) (store.Record, error
 
 // List implements store.Store.
 func (s *Store) List(ctx context.Context, kind, prefix string) ([]store.Record, error) {
-	rows, err := s.read.QueryContext(ctx, `SELECT name, version, revision, updated, body FROM record WHERE kind = $1 AND name >= $2 AND name < $3 AND body IS NOT NULL ORDER BY name`, kind, prefix, prefix+above)
+	return s.records(ctx, "list records "+kind+" "+prefix, `SELECT `+columns+` FROM record WHERE kind = $1 AND name >= $2 AND name < $3 AND body IS NOT NULL ORDER BY name`, kind, prefix, prefix+above)
+}
+
+// Page implements store.Store.
+func (s *Store) Page(ctx context.Context, kind string, r store.Range) ([]store.Record, error) {
+	what := "list records " + kind + " " + r.Prefix
+	if r.Reverse {
+		before := r.After
+		if before == "" {
+			before = r.Prefix + above
+		}
+		return s.records(ctx, what, `SELECT `+columns+` FROM record WHERE kind = $1 AND name >= $2 AND name < $3 AND name < $4 AND body IS NOT NULL ORDER BY name DESC LIMIT $5`, kind, r.Prefix, r.Prefix+above, before, r.Limit)
+	}
+	return s.records(ctx, what, `SELECT `+columns+` FROM record WHERE kind = $1 AND name >= $2 AND name < $3 AND name > $4 AND body IS NOT NULL ORDER BY name LIMIT $5`, kind, r.Prefix, r.Prefix+above, r.After, r.Limit)
+}
+
+// Revision implements store.Store.
+func (s *Store) Revision(ctx context.Context) (revision int64, err error) {
+	if err := s.read.QueryRowContext(ctx, `SELECT revision FROM ledger WHERE id = 1`).Scan(&revision); err != nil {
+		return 0, fmt.Errorf("read the revision: %w", err)
+	}
+	return revision, nil
+}
+
+// Changes implements store.Store.
+func (s *Store) Changes(ctx context.Context, revision int64, limit int) ([]store.Record, error) {
+	out, err := s.records(ctx, "read changes", `SELECT `+columns+` FROM record WHERE revision > $1 ORDER BY revision LIMIT $2`, revision, limit)
+	if err != nil || revision == 0 {
+		return out, err
+	}
+	var forgotten int64 // read after the records: what was there then is in them
+	if err := s.read.QueryRowContext(ctx, `SELECT forgotten FROM ledger WHERE id = 1`).Scan(&forgotten); err != nil {
+		return nil, fmt.Errorf("read changes: %w", err)
+	}
+	if revision < forgotten {
+		return nil, fmt.Errorf("read changes since %d: %w", revision, store.ErrForgotten)
+	}
+	return out, nil
+}
+
+const columns = `kind, name, version, revision, updated, body`
+
+func (s *Store) records(ctx context.Context, what, query string, args ...any) ([]store.Record, error) {
+	rows, err := s.read.QueryContext(ctx, query, args...)
 	if err != nil {
-		return nil, fmt.Errorf("list records %s %s: %w", kind, prefix, err)
+		return nil, fmt.Errorf("%s: %w", what, err)
 	}
 	defer rows.Close()
 	var out []store.Record
 	for rows.Next() {
-		r := store.Record{Kind: kind}
+		var r store.Record
 		var updated int64
-		var body string
-		if err := rows.Scan(&r.Name, &r.Version, &r.Revision, &updated, &body); err != nil {
-			return nil, fmt.Errorf("list records %s %s: %w", kind, prefix, err)
+		var body sql.NullString
+		if err := rows.Scan(&r.Kind, &r.Name, &r.Version, &r.Revision, &updated, &body); err != nil {
+			return nil, fmt.Errorf("%s: %w", what, err)
 		}
-		r.Updated, r.Body = time.Unix(0, updated).UTC(), json.RawMessage(body)
+		r.Updated = time.Unix(0, updated).UTC()
+		if body.Valid {
+			r.Body = json.RawMessage(body.String)
+		}
 		out = append(out, r)
 	}
 	if err := rows.Err(); err != nil {
-		return nil, fmt.Errorf("list records %s %s: %w", kind, prefix, err)
+		return nil, fmt.Errorf("%s: %w", what, err)
 	}
 	return out, nil
 }
@@ -93,8 +139,7 @@ func (s *Store) Apply(ctx context.Context, epoch int64, writes ...store.Write) e
 			}
 		}
 		if deletes && s.mayPrune(now) {
-			_, err := tx.ExecContext(ctx, `DELETE FROM record WHERE body IS NULL AND updated < $1 AND revision <= $2`, now-int64(tombstones), s.seen(last-int64(len(writes))))
-			return err
+			return prune(ctx, tx, now-int64(tombstones), s.seen(last-int64(len(writes))))
 		}
 		return nil
 	})
@@ -103,6 +148,21 @@ func (s *Store) Apply(ctx context.Context, epoch int64, writes ...store.Write) e
 	}
 	s.wake()
 	return nil
+}
+
+// prune removes old tombstones, and remembers that those who want all changes
+// from before cannot have them any more.
+func prune(ctx context.Context, tx *sql.Tx, before, seen int64) error {
+	const old = ` body IS NULL AND updated < $1 AND revision <= $2`
+	var last int64
+	if err := tx.QueryRowContext(ctx, `SELECT coalesce(max(revision), 0) FROM record WHERE`+old, before, seen).Scan(&last); err != nil || last == 0 {
+		return err
+	}
+	if _, err := tx.ExecContext(ctx, `UPDATE ledger SET forgotten = $1 WHERE id = 1 AND forgotten < $1`, last); err != nil {
+		return err
+	}
+	_, err := tx.ExecContext(ctx, `DELETE FROM record WHERE`+old, before, seen)
+	return err
 }
 
 func apply(ctx context.Context, tx *sql.Tx, w store.Write, revision, now int64) error {

@@ -229,6 +229,15 @@ func TestTombstones(t *testing.T) {
 	if n := count(); n != 1 {
 		t.Errorf("%d tombstones are left", n)
 	}
+	// The deletions with the revisions 4 and 5 are forgotten, 6 is not.
+	if _, err := s.Changes(t.Context(), 4, 10); !errors.Is(err, store.ErrForgotten) {
+		t.Errorf("changes that are not known any more gave %v", err)
+	}
+	for since, want := range map[int64]int{0: 1, 5: 1, 6: 0} {
+		if rs, err := s.Changes(t.Context(), since, 10); err != nil || len(rs) != want {
+			t.Errorf("since %d: %d changes, %v", since, len(rs), err)
+		}
+	}
 }
 
 func BenchmarkApply(b *testing.B) {

@@ -20,6 +20,8 @@ func Run(t *testing.T, open func(t *testing.T) store.Store) {
 		"Versions":          versions,
 		"Atomic":            batches,
 		"List":              list,
+		"Pages":             pages,
+		"Changes":           changes,
 		"Refuses":           refuses,
 		"Model":             model,
 		"ConcurrentWriters": concurrentWriters,
