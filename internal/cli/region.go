@@ -54,13 +54,18 @@ func (a *app) noRegion(err error) error {
 }
 
 type regionStartCmd struct {
-	Listen string   `help:"Address of the AWS endpoint on this host." default:"127.0.0.1:4580"`
-	Region string   `help:"The region's name." default:"local-1"`
-	Base   []string `help:"Base images to have: debian-12, debian-12-slim." default:"debian-12,debian-12-slim"`
+	Listen   string        `help:"Address of the AWS endpoint on this host." default:"127.0.0.1:4580"`
+	Region   string        `help:"The region's name." default:"local-1"`
+	Base     []string      `help:"Base images to have: debian-12, debian-12-slim." default:"debian-12,debian-12-slim"`
+	Simulate bool          `help:"Play instances, networks and balancers in memory: no root, nothing runs, everything succeeds. To try the API and to test."`
+	Boot     time.Duration `help:"How long a simulated instance boots." default:"1s"`
 }
 
 func (c *regionStartCmd) args() []string {
 	args := []string{"--listen", c.Listen, "--region", c.Region}
+	if c.Simulate {
+		args = append(args, "--simulate", "--boot", c.Boot.String())
+	}
 	for _, b := range c.Base {
 		args = append(args, "--base", b)
 	}
@@ -68,7 +73,7 @@ func (c *regionStartCmd) args() []string {
 }
 
 func (c *regionStartCmd) Run(ctx context.Context, a *app) error {
-	if err := region.Preflight(); err != nil {
+	if err := region.Preflight(); err != nil && !c.Simulate {
 		return err
 	}
 	if err := a.regionDaemon(c.args()...).start(ctx, a); err != nil {
@@ -78,9 +83,11 @@ func (c *regionStartCmd) Run(ctx context.Context, a *app) error {
 }
 
 type regionRunCmd struct {
-	Listen string   `default:"127.0.0.1:4580"`
-	Region string   `default:"local-1"`
-	Base   []string `default:"debian-12,debian-12-slim"`
+	Listen   string   `default:"127.0.0.1:4580"`
+	Region   string   `default:"local-1"`
+	Base     []string `default:"debian-12,debian-12-slim"`
+	Simulate bool
+	Boot     time.Duration `default:"1s"`
 }
 
 func (c *regionRunCmd) Run(ctx context.Context, a *app) error {
@@ -90,7 +97,7 @@ func (c *regionRunCmd) Run(ctx context.Context, a *app) error {
 	}
 	defer lock.Close()
 	cfg := a.regionConfig()
-	cfg.Listen, cfg.Region, cfg.Bases = c.Listen, c.Region, c.Base
+	cfg.Listen, cfg.Region, cfg.Bases, cfg.Simulate, cfg.Boot = c.Listen, c.Region, c.Base, c.Simulate, c.Boot
 	cfg.Progress = func(s string) { fmt.Fprintln(a.err, "progress:", s) }
 	return region.Run(ctx, cfg)
 }

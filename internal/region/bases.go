@@ -19,6 +19,12 @@ var parameters = map[string]string{
 // bases makes the base images that are asked for and registers them.
 func (d *daemon) bases(ctx context.Context) error {
 	for _, name := range d.cfg.Bases {
+		if d.cfg.Simulate {
+			if err := d.simulatedBase(ctx, name); err != nil {
+				return err
+			}
+			continue
+		}
 		path, boot, digest, err := baseimage.Ensure(ctx, name, d.cfg.CacheDir, d.cfg.Progress)
 		if err != nil {
 			return err

@@ -19,6 +19,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"time"
 
 	"github.com/dayfly-infra/dayfly/internal/fault"
 )
@@ -32,6 +33,8 @@ type Config struct {
 	Region   string // the region's name
 	Guest    string // path of dayfly-guest; "" = beside this binary
 	Bases    []string
+	Simulate bool          // instances, networks and balancers are in memory: no root, no kernel objects
+	Boot     time.Duration // of a simulated instance
 	Log      *slog.Logger
 	Progress func(string)
 }
@@ -44,6 +47,7 @@ type identity struct {
 	Prefix          string       // of every kernel object's name
 	Internet        netip.Prefix // public addresses
 	Region, Listen  string       // of the last start
+	Simulated       bool
 }
 
 func (c *Config) fill() error {
@@ -108,6 +112,14 @@ func (c *Config) identity() (identity, error) {
 	if id.Region != "" && id.Region != c.Region {
 		return id, &fault.Error{Kind: fault.Invalid, Op: "start the region", Object: c.Dir, Message: fmt.Sprintf("it was made with the name %s and cannot become %s", id.Region, c.Region), Hint: "start it with --region " + id.Region + ", or choose another --region-dir"}
 	}
+	if id.Region != "" && id.Simulated != c.Simulate {
+		was, now := "with real instances", "--simulate"
+		if id.Simulated {
+			was, now = "as a simulation", "real instances"
+		}
+		return id, &fault.Error{Kind: fault.Invalid, Op: "start the region", Object: c.Dir, Message: "it was made " + was + " and cannot go on with " + now, Hint: "start it as before, or choose another --region-dir"}
+	}
+	id.Simulated = c.Simulate
 	id.Region, id.Listen = c.Region, c.Listen
 	raw, err := json.MarshalIndent(id, "", "  ")
 	if err != nil {

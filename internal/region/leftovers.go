@@ -36,7 +36,7 @@ func Clean(ctx context.Context, cfg Config, force bool) error {
 	if os.IsNotExist(err) {
 		return nil // there never was one
 	}
-	if err != nil {
+	if err != nil || id.Simulated { // a simulation is in its daemon alone
 		return err
 	}
 	if err := Preflight(); err != nil {
@@ -104,7 +104,7 @@ func Leftovers(cfg Config) ([]string, error) {
 	if os.IsNotExist(err) {
 		return nil, nil
 	}
-	if err != nil {
+	if err != nil || id.Simulated {
 		return nil, err
 	}
 	var out []string

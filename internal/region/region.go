@@ -21,11 +21,13 @@ import (
 	"github.com/dayfly-infra/dayfly/internal/region/api/ssmapi"
 	"github.com/dayfly-infra/dayfly/internal/region/api/stsapi"
 	"github.com/dayfly-infra/dayfly/internal/region/autoscaling"
+	"github.com/dayfly-infra/dayfly/internal/region/balancer"
 	"github.com/dayfly-infra/dayfly/internal/region/balancer/haproxy"
 	"github.com/dayfly-infra/dayfly/internal/region/cfn"
 	"github.com/dayfly-infra/dayfly/internal/region/dns"
 	"github.com/dayfly-infra/dayfly/internal/region/ec2"
 	"github.com/dayfly-infra/dayfly/internal/region/elb"
+	"github.com/dayfly-infra/dayfly/internal/region/hypervisor"
 	"github.com/dayfly-infra/dayfly/internal/region/hypervisor/oci"
 	"github.com/dayfly-infra/dayfly/internal/region/iam"
 	"github.com/dayfly-infra/dayfly/internal/region/imds"
@@ -48,10 +50,10 @@ type daemon struct {
 	clk  clock.Clock
 	db   *state.DB
 	bus  *wire.Bus
-	hv   *oci.Hypervisor
-	net  *kernel.Network
+	hv   hypervisor.Hypervisor
+	net  fabric
 	vpcs *vpcs
-	lb   *haproxy.Balancer
+	lb   balancer.Balancer
 	dns  *dns.Resolver
 	ec2  *ec2.Service
 	asg  *autoscaling.Service
@@ -61,14 +63,18 @@ type daemon struct {
 	iam  *iam.Service
 	api  *http.Server
 
+	objects http.Handler
+
 	stop  context.CancelFunc // of the loops
 	loops sync.WaitGroup
 }
 
 // Run is the region; it returns when ctx ends. What runs in it goes on.
 func Run(ctx context.Context, cfg Config) error {
-	if err := Preflight(); err != nil {
-		return err
+	if !cfg.Simulate {
+		if err := Preflight(); err != nil {
+			return err
+		}
 	}
 	if err := cfg.fill(); err != nil {
 		return err
@@ -88,10 +94,12 @@ func Run(ctx context.Context, cfg Config) error {
 		return err
 	}
 	defer d.close()
-	raised, err := raiseLimits()
-	if err != nil {
-		l.Close()
-		return err
+	var raised []string
+	if !cfg.Simulate {
+		if raised, err = raiseLimits(); err != nil {
+			l.Close()
+			return err
+		}
 	}
 	for _, change := range append(raised, d.net.HostChanges()...) {
 		cfg.Progress("on this host: " + change)
@@ -144,7 +152,7 @@ func open(cfg Config) (d *daemon, err error) {
 	if err := os.MkdirAll(cfg.RunDir, 0o700); err != nil {
 		return nil, err
 	}
-	if _, err := os.Stat(cfg.Guest); err != nil {
+	if _, err := os.Stat(cfg.Guest); err != nil && !cfg.Simulate {
 		return nil, &fault.Error{Kind: fault.Failed, Op: "start the region", Object: cfg.Guest, Message: "dayfly-guest is not beside dayfly", Hint: "make build makes both"}
 	}
 	d = &daemon{cfg: cfg, clk: clock.Real{}, bus: wire.NewBus()}
@@ -160,15 +168,28 @@ func open(cfg Config) (d *daemon, err error) {
 	if d.db, err = state.Open(filepath.Join(cfg.Dir, "region.db")); err != nil {
 		return d, err
 	}
-	if d.hv, err = oci.New(cfg.hypervisor(d.id)); err != nil {
+	if cfg.Simulate {
+		if err := d.simulate(); err != nil {
+			return d, err
+		}
+		return d, d.services()
+	}
+	// Through variables of their own types: a nil one in an interface is not nil.
+	hv, err := oci.New(cfg.hypervisor(d.id))
+	if err != nil {
 		return d, err
 	}
-	if d.net, err = kernel.New(cfg.network(d.id)); err != nil {
+	d.hv = hv
+	n, err := kernel.New(cfg.network(d.id))
+	if err != nil {
 		return d, err
 	}
-	if d.lb, err = haproxy.New(cfg.balancer(d.net)); err != nil {
+	d.net = n
+	lb, err := haproxy.New(cfg.balancer(n))
+	if err != nil {
 		return d, err
 	}
+	d.lb = lb
 	return d, d.services()
 }
 
@@ -195,6 +216,7 @@ func (d *daemon) services() (err error) {
 		return err
 	}
 	objects.Policy, objects.Log = d.iam, cfg.Log
+	d.objects = objects
 	srv := wire.NewServer(d.bus, d.iam, d.iam, cfg.Log, d.clk)
 	srv.Region, srv.Objects = cfg.Region, objects
 	d.api = webServer(srv)
@@ -206,7 +228,7 @@ func (d *daemon) services() (err error) {
 		return err
 	}
 	d.vpcs = &vpcs{
-		Network: d.net, balancer: d.lb, dns: d.dns, api: d.api, log: cfg.Log, open: map[string][]interface{ Close() error }{},
+		Network: d.net, sockets: d.sockets(), balancer: d.lb, dns: d.dns, api: d.api, log: cfg.Log, open: map[string][]interface{ Close() error }{},
 		imds: func(vpc string) http.Handler {
 			return imds.Handler(vpc, metadata{d}, imds.Options{Key: key, Clock: d.clk})
 		},

@@ -13,13 +13,19 @@ import (
 	"github.com/dayfly-infra/dayfly/internal/region/balancer"
 	"github.com/dayfly-infra/dayfly/internal/region/dns"
 	"github.com/dayfly-infra/dayfly/internal/region/network"
-	"github.com/dayfly-infra/dayfly/internal/region/network/kernel"
 )
 
-// vpcs is the kernel's network that also listens inside every VPC: metadata,
-// names and the AWS API at their link-local addresses.
+// sockets are listeners inside VPCs; a network in memory has none.
+type sockets interface {
+	ListenTCP(vpc string, a netip.AddrPort) (net.Listener, error)
+	ListenUDP(vpc string, a netip.AddrPort) (net.PacketConn, error)
+}
+
+// vpcs is a network that also listens inside every VPC: metadata, names and the
+// AWS API at their link-local addresses.
 type vpcs struct {
-	*kernel.Network
+	network.Network
+	sockets  sockets
 	balancer balancer.Balancer
 	dns      *dns.Resolver
 	api      *http.Server
@@ -37,7 +43,7 @@ func (v *vpcs) EnsureVPC(ctx context.Context, vpc network.VPC) error {
 	}
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	if _, there := v.open[vpc.ID]; there {
+	if _, there := v.open[vpc.ID]; there || v.sockets == nil {
 		return nil
 	}
 	closers, err := v.listen(vpc)
@@ -53,7 +59,7 @@ func (v *vpcs) EnsureVPC(ctx context.Context, vpc network.VPC) error {
 
 func (v *vpcs) listen(vpc network.VPC) (closers []interface{ Close() error }, err error) {
 	tcp := func(a netip.Addr, port uint16) (net.Listener, error) {
-		l, err := v.ListenTCP(vpc.ID, netip.AddrPortFrom(a, port))
+		l, err := v.sockets.ListenTCP(vpc.ID, netip.AddrPortFrom(a, port))
 		if err == nil {
 			closers = append(closers, l)
 		}
@@ -82,7 +88,7 @@ func (v *vpcs) listen(vpc network.VPC) (closers []interface{ Close() error }, er
 		resolvers = append(resolvers, vpc.CIDRs[0].Addr().Next().Next())
 	}
 	for _, a := range resolvers {
-		pc, err := v.ListenUDP(vpc.ID, netip.AddrPortFrom(a, 53))
+		pc, err := v.sockets.ListenUDP(vpc.ID, netip.AddrPortFrom(a, 53))
 		if err != nil {
 			return closers, err
 		}

@@ -42,6 +42,9 @@ func (h *Hypervisor) ImportImage(ctx context.Context, id string, boot hypervisor
 		return copyImage(m), nil
 	}
 	m = hypervisor.Image{ID: id, Boot: boot, Arch: runtime.GOARCH, Layers: []string{"sha256:" + hex.EncodeToString(sum.Sum(nil))}, Bytes: n}
+	if err := h.keep(h.imageFile(id), m); err != nil {
+		return hypervisor.Image{}, fmt.Errorf("import image %s: %w", id, err)
+	}
 	h.images[id] = m
 	return copyImage(m), nil
 }
@@ -73,6 +76,9 @@ func (h *Hypervisor) Snapshot(_ context.Context, id, image string) (hypervisor.I
 	i.layers = append(slices.Clone(i.layers), "sha256:"+hex.EncodeToString(sum[:]))
 	i.writes++
 	m := hypervisor.Image{ID: image, Boot: i.boot, Arch: runtime.GOARCH, Layers: slices.Clone(i.layers), Bytes: int64(len(i.layers)) << 20}
+	if err := errors.Join(h.keep(h.imageFile(image), m), h.keepInstance(i)); err != nil {
+		return hypervisor.Image{}, fmt.Errorf("snapshot of %s: %w", id, err)
+	}
 	h.images[image] = m
 	return copyImage(m), nil
 }
@@ -99,5 +105,5 @@ func (h *Hypervisor) DeleteImage(_ context.Context, id string) error {
 		}
 	}
 	delete(h.images, id)
-	return nil
+	return h.keep(h.imageFile(id), nil)
 }

@@ -20,6 +20,8 @@ import (
 // Config of a Hypervisor. Every field may be left empty.
 type Config struct {
 	Clock clock.Clock
+	// Dir keeps images and instances for the next process; "" keeps nothing.
+	Dir string
 	// BootDelay is from Create or Start until the guest answers.
 	BootDelay time.Duration
 	// Script plays a command; without it each succeeds and prints nothing. It
@@ -75,6 +77,12 @@ type life struct {
 	ready  bool
 }
 
+func newLife() *life {
+	l := &life{}
+	l.ctx, l.cancel = context.WithCancel(context.Background())
+	return l
+}
+
 type command struct {
 	done   chan struct{}
 	result hypervisor.Result
@@ -93,6 +101,19 @@ func New(cfg Config) *Hypervisor {
 	}
 	h.wg.Go(h.deliver)
 	return h
+}
+
+// Open makes a Hypervisor with what an earlier process has kept in cfg.Dir.
+func Open(cfg Config) (*Hypervisor, error) {
+	h := New(cfg)
+	h.mu.Lock()
+	err := h.load()
+	h.mu.Unlock()
+	if err != nil {
+		h.Close()
+		return nil, fmt.Errorf("open the simulated hypervisor: %w", err)
+	}
+	return h, nil
 }
 
 func (h *Hypervisor) deliver() {
@@ -221,11 +242,15 @@ func (h *Hypervisor) bootUp(ctx context.Context, i *instance) error {
 	if h.insts[i.spec.ID] != i || h.closed {
 		return fmt.Errorf("it was destroyed meanwhile: %w", hypervisor.ErrNoInstance)
 	}
-	l := &life{}
-	l.ctx, l.cancel = context.WithCancel(context.Background())
+	l := newLife()
 	i.life = l
 	i.status = hypervisor.Status{ID: i.spec.ID, Image: i.spec.Image, State: hypervisor.Running, Started: h.cfg.Clock.Now()}
 	i.console = append(i.console, "boot\n"...)
+	if err := h.keepInstance(i); err != nil {
+		l.cancel()
+		i.life, i.status.State = nil, hypervisor.Stopped
+		return err
+	}
 	spec := i.spec
 	if !f.NeverReady {
 		h.wg.Go(func() { h.guest(l, spec) })
@@ -267,6 +292,7 @@ func (h *Hypervisor) end(i *instance, l *life, reason string) {
 	i.life = nil
 	i.status.State, i.status.Reason = hypervisor.Stopped, reason
 	i.console = append(i.console, reason+"\n"...)
+	_ = h.keepInstance(i) // the worst is an instance that seems to run after a restart
 	h.queue = append(h.queue, i.status)
 	select {
 	case h.wake <- struct{}{}:
@@ -325,6 +351,7 @@ func (h *Hypervisor) Destroy(_ context.Context, id string) error {
 	if i := h.insts[id]; i != nil {
 		h.end(i, i.life, "stopped")
 		delete(h.insts, id)
+		return h.keep(h.instanceFile(id), nil)
 	}
 	return nil
 }

@@ -84,3 +84,54 @@ func TestHooksAndFaults(t *testing.T) {
 		}
 	})
 }
+
+// A process that is killed leaves what it made to the next one.
+func TestKept(t *testing.T) {
+	cfg := Config{Dir: t.TempDir()}
+	open := func() *Hypervisor {
+		t.Helper()
+		h, err := Open(cfg)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { h.Close() })
+		return h
+	}
+	h := open()
+	ctx := t.Context()
+	im, err := h.ImportImage(ctx, "ami-1", hypervisor.BootGuest, strings.NewReader("x"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, id := range []string{"i-1", "i-2", "i-3"} {
+		if err := h.Create(ctx, hypervisor.Instance{ID: id, Image: "ami-1"}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := h.Stop(ctx, "i-2", 0); err != nil {
+		t.Fatal(err)
+	}
+	if err := h.Destroy(ctx, "i-3"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := h.Snapshot(ctx, "i-2", "ami-2"); err != nil {
+		t.Fatal(err)
+	}
+	booted := make(chan string, 3)
+	cfg.OnBoot = func(_ context.Context, in hypervisor.Instance) { booted <- in.ID }
+	h = open()
+	ims, err := h.Images(ctx)
+	if err != nil || len(ims) != 2 || ims[0].Layers[0] != im.Layers[0] || len(ims[1].Layers) != 2 {
+		t.Errorf("images %+v %v", ims, err)
+	}
+	list, err := h.List(ctx)
+	if err != nil || len(list) != 2 || list[0].State != hypervisor.Running || list[1].State != hypervisor.Stopped {
+		t.Errorf("instances %+v %v", list, err)
+	}
+	if err := h.Ready(ctx, "i-1"); err != nil {
+		t.Error(err)
+	}
+	if id := <-booted; id != "i-1" {
+		t.Errorf("%s is played", id)
+	}
+}
