@@ -69,10 +69,12 @@ func (a *Agent) Run(ctx context.Context) error {
 // supervise keeps the service of a boot that is over running.
 func (a *Agent) supervise(ctx context.Context, b *boot) error {
 	if b.Config.Service == "" {
+		a.watch(ctx, b, nil)
 		<-ctx.Done()
 		return nil
 	}
 	s := &service{a: a, b: b, save: a.note(b)}
+	go a.watch(ctx, b, s)
 	done := make(chan struct{})
 	go func() { defer close(done); s.run(ctx, b.Service) }()
 	t := time.NewTicker(time.Minute)

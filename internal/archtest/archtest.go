@@ -35,10 +35,10 @@ var Layers = []Layer{
 	{"entry", []string{"cmd/dayfly", "docs/gen"}},
 	{"shells", []string{"internal/cli", "internal/control"}},
 	{"surfaces", []string{"internal/server", "internal/client"}},
-	{"verbs", []string{"internal/bake", "internal/rollout", "internal/expire", "internal/advance", "internal/sweep", "internal/heal"}},
+	{"verbs", []string{"internal/bake", "internal/rollout", "internal/heal", "internal/expire", "internal/advance", "internal/sweep", "internal/heal"}},
 	{"machinery", []string{"internal/reconcile", "internal/resolve", "internal/puppet", "internal/verify", "internal/seal", "internal/shell", "internal/handoff"}},
 	{"adapters", []string{"internal/store/...", "internal/cloud", "internal/box/..."}},
-	{"nouns", []string{"internal/blueprint", "internal/image", "internal/release", "internal/environment", "internal/pipeline", "internal/event", "internal/blocker", "internal/template", "internal/template/schema"}},
+	{"nouns", []string{"internal/blueprint", "internal/image", "internal/release", "internal/environment", "internal/instance", "internal/pipeline", "internal/event", "internal/blocker", "internal/template", "internal/template/schema"}},
 	{"ground", []string{"internal/fault", "internal/clock"}},
 }
 

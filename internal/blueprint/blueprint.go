@@ -83,6 +83,9 @@ type Environment struct {
 	Size       int
 	Zones      int           // default 3
 	Lease      time.Duration // default 24h
+	LeaseMax   time.Duration // from its beginning: how far the lease may be extended; default 24h, or the lease where that is longer
+	MaxAge     time.Duration // of an instance; 0 = as old as its generation
+	Touched    string        // what becomes of instances that somebody changed: replace (default) or report
 	Replace    Replace
 	Image      string            // channel, default <name>/candidate
 	Parameters map[string]string // for both templates, where they have them

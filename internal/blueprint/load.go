@@ -208,8 +208,16 @@ func (r *reader) environments(o *object) map[string]Environment {
 			Lease:      e.duration("lease", day, time.Minute, maxLease),
 			Replace:    Replace(e.oneOf("replace", string(Recreate), string(Recreate))),
 			Image:      e.string("image", ""),
+			MaxAge:     e.duration("max_age", 0, 10*time.Minute, maxLease),
+			Touched:    e.oneOf("touched", "replace", "replace", "report"),
 			Parameters: e.parameters("parameters"),
 		}
+		one := out[k]
+		one.LeaseMax = e.duration("lease_max", max(one.Lease, day), time.Minute, maxLease)
+		if one.LeaseMax < one.Lease {
+			r.problem(e.position("lease_max"), "", "environments.%s.lease_max, how far the lease may be extended, is shorter than the lease", k)
+		}
+		out[k] = one
 		e.done()
 	}
 	if len(out) == 0 {

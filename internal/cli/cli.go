@@ -35,21 +35,22 @@ type root struct {
 	RegionDir string `help:"The local region's folder." env:"DAYFLY_REGION_DIR" default:"${region}" placeholder:"DIR"`
 	Output    string `help:"text or json." enum:"text,json" default:"text" short:"o"`
 
-	Init    initCmd    `cmd:"" help:"Make a blueprint that works as it is, to begin with."`
-	Check   checkCmd   `cmd:"" help:"Check a blueprint: dayfly.yaml, files, templates."`
-	Bake    bakeCmd    `cmd:"" help:"Make the blueprint's machine image, or find the one that is there."`
-	Images  imagesCmd  `cmd:"" help:"List images, or remove one."`
-	Release releaseCmd `cmd:"" help:"Resolve the most recent release in the box, or list releases."`
-	Deploy  deployCmd  `cmd:"" help:"Launch an environment with the most recent release."`
-	Env     envCmd     `cmd:"" help:"List, show and destroy environments."`
-	Test    testCmd    `cmd:"" help:"Run the blueprint's suites side by side, each in an environment of its own."`
-	Runs    runsCmd    `cmd:"" help:"List test runs, or show one."`
-	Why     whyCmd     `cmd:"" help:"Say why something waits."`
-	Sweep   sweepCmd   `cmd:"" help:"Find, and remove, what belongs to nothing."`
-	Server  serverCmd  `cmd:"" help:"Start and stop the Dayfly server."`
-	Region  regionCmd  `cmd:"" help:"Start and stop the local region, an AWS-compatible endpoint on this machine."`
-	Box     boxCmd     `cmd:"" help:"Serve a folder of releases, to try things out."`
-	Version versionCmd `cmd:"" help:"Print the version."`
+	Init     initCmd     `cmd:"" help:"Make a blueprint that works as it is, to begin with."`
+	Check    checkCmd    `cmd:"" help:"Check a blueprint: dayfly.yaml, files, templates."`
+	Bake     bakeCmd     `cmd:"" help:"Make the blueprint's machine image, or find the one that is there."`
+	Images   imagesCmd   `cmd:"" help:"List images, or remove one."`
+	Release  releaseCmd  `cmd:"" help:"Resolve the most recent release in the box, or list releases."`
+	Deploy   deployCmd   `cmd:"" help:"Launch an environment with the most recent release."`
+	Env      envCmd      `cmd:"" help:"List, show and destroy environments."`
+	Instance instanceCmd `cmd:"" help:"List and show instances; keep one for a look, or have one replaced."`
+	Test     testCmd     `cmd:"" help:"Run the blueprint's suites side by side, each in an environment of its own."`
+	Runs     runsCmd     `cmd:"" help:"List test runs, or show one."`
+	Why      whyCmd      `cmd:"" help:"Say why something waits."`
+	Sweep    sweepCmd    `cmd:"" help:"Find, and remove, what belongs to nothing."`
+	Server   serverCmd   `cmd:"" help:"Start and stop the Dayfly server."`
+	Region   regionCmd   `cmd:"" help:"Start and stop the local region, an AWS-compatible endpoint on this machine."`
+	Box      boxCmd      `cmd:"" help:"Serve a folder of releases, to try things out."`
+	Version  versionCmd  `cmd:"" help:"Print the version."`
 }
 
 // app is what commands get.

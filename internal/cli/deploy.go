@@ -107,6 +107,7 @@ func unlessDown(p *progress, err error) error {
 type envCmd struct {
 	List    envListCmd    `cmd:"" help:"List environments."`
 	Show    envShowCmd    `cmd:"" help:"Show an environment and its generations."`
+	Extend  envExtendCmd  `cmd:"" help:"Let an environment live longer, as far as its blueprint allows."`
 	Destroy envDestroyCmd `cmd:"" help:"Terminate an environment and everything of it."`
 }
 
@@ -165,6 +166,9 @@ func environmentText(w io.Writer, e environment.Environment) {
 		fmt.Fprintf(w, " at %s", e.Address)
 	}
 	fmt.Fprintf(w, "\n  %d instances, image %s, release %s, until %s\n", e.Size, dash(e.Image), dash(e.Release), e.Deadline.Local().Format(time.RFC1123))
+	if e.Notice != "" {
+		fmt.Fprintf(w, "  notice: %s\n", e.Notice)
+	}
 	if e.Blocker != nil {
 		fmt.Fprintf(w, "  waits: %s\n", e.Blocker.Sentence(time.Now()))
 	}

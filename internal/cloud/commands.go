@@ -210,3 +210,43 @@ func (d *Driver) Parameter(ctx context.Context, name string) (string, error) {
 	}
 	return aws.ToString(out.Parameter.Value), nil
 }
+
+// ForeignCommand is a Run Command that this installation did not send.
+type ForeignCommand struct {
+	ID, Document, Comment string
+	Instances             []string
+	At                    time.Time
+}
+
+// ForeignCommands lists the Run Commands since a moment that were sent to
+// instances by name and are not ours: no intent of ours is behind them.
+func (d *Driver) ForeignCommands(ctx context.Context, since time.Time) ([]ForeignCommand, error) {
+	const op = "ssm:ListCommands"
+	ctx, cancel := limit(ctx)
+	defer cancel()
+	var all []ForeignCommand
+	for p := ssm.NewListCommandsPaginator(d.ssm, &ssm.ListCommandsInput{
+		Filters: []types.CommandFilter{{Key: types.CommandFilterKeyInvokedAfter, Value: new(since.UTC().Format("2006-01-02T15:04:05Z"))}},
+	}); p.HasMorePages(); {
+		page, err := p.NextPage(ctx)
+		if err != nil {
+			return nil, translate(op, "", err)
+		}
+		for _, c := range page.Commands {
+			mark, _, _ := strings.Cut(aws.ToString(c.Comment), ": ")
+			if strings.HasPrefix(mark, "dayfly-") { // an intent's id that was too long for a comment
+				continue
+			}
+			if intentForm.MatchString(mark) {
+				if _, err := d.cfg.Store.Get(ctx, IntentKind, mark); err == nil {
+					continue
+				}
+			}
+			all = append(all, ForeignCommand{
+				ID: aws.ToString(c.CommandId), Document: aws.ToString(c.DocumentName), Comment: aws.ToString(c.Comment),
+				Instances: c.InstanceIds, At: aws.ToTime(c.RequestedDateTime),
+			})
+		}
+	}
+	return all, nil
+}

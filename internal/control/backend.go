@@ -17,6 +17,7 @@ import (
 	"github.com/dayfly-infra/dayfly/internal/environment"
 	"github.com/dayfly-infra/dayfly/internal/fault"
 	"github.com/dayfly-infra/dayfly/internal/image"
+	"github.com/dayfly-infra/dayfly/internal/instance"
 	"github.com/dayfly-infra/dayfly/internal/pipeline"
 	"github.com/dayfly-infra/dayfly/internal/reconcile"
 	"github.com/dayfly-infra/dayfly/internal/release"
@@ -121,6 +122,7 @@ func (c *Control) Deploy(ctx context.Context, d server.Deploy) (environment.Envi
 			e.Phase = environment.Pending
 		}
 		e.Parameters, e.Deadline, e.Next, e.Error = want.Parameters, now.Add(want.Lease), change, ""
+		e.MaxAge, e.Touched, e.LeaseMax, e.Notice = want.MaxAge, want.Touched, want.LeaseMax, ""
 		err = c.store.Apply(ctx, store.NoEpoch, store.Put(environment.Kind, d.Name, version, e))
 		if !errors.Is(err, store.ErrConflict) {
 			return e, err
@@ -401,6 +403,11 @@ func (c *Control) Why(ctx context.Context, object string) ([]server.Reason, erro
 		}),
 		each(ctx, c, environment.GenerationKind, func(g environment.Generation) {
 			add(environment.GenerationKind, environment.GenerationName(g.Environment, g.Number), string(g.Phase), g.Blocker, g.Error)
+		}),
+		each(ctx, c, instance.FleetKind, func(f instance.Fleet) {
+			if f.Blocker != nil || object != "" {
+				add(instance.FleetKind, f.Name, fmt.Sprintf("%d of %d serve", f.Serving, f.Size), f.Blocker, "")
+			}
 		}),
 		each(ctx, c, pipeline.Kind, func(r pipeline.Run) { add(pipeline.Kind, r.Name, string(r.Phase), r.Blocker, r.Error) }),
 	)

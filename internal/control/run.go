@@ -30,6 +30,7 @@ import (
 	"github.com/dayfly-infra/dayfly/internal/cloud"
 	"github.com/dayfly-infra/dayfly/internal/expire"
 	"github.com/dayfly-infra/dayfly/internal/fault"
+	"github.com/dayfly-infra/dayfly/internal/heal"
 	"github.com/dayfly-infra/dayfly/internal/reconcile"
 	"github.com/dayfly-infra/dayfly/internal/resolve"
 	"github.com/dayfly-infra/dayfly/internal/rollout"
@@ -132,6 +133,7 @@ type driver interface {
 	advance.Cloud
 	resolve.Cloud
 	sweep.Cloud
+	heal.Cloud
 	Identity(ctx context.Context) (account, arn string, err error)
 }
 
@@ -182,6 +184,7 @@ func (c *Control) wire(agent []byte, openBox func(address string) (box.Box, erro
 		c.bakes,
 		&rollout.Foundations{Config: rc}, &rollout.Generations{Config: rc}, &rollout.Environments{Config: rc},
 		&advance.Loop{Store: st, Cloud: c.cloud, Blueprints: suiteFiles{c.files}, Images: c.bakes, Releases: c.resolver, Clock: clk, Log: cfg.Log, StackName: name},
+		&heal.Loop{Store: st, Cloud: c.cloud, Clock: clk, Log: cfg.Log},
 		expire.Environments(st, clk, cfg.Log), expire.Foundations(st, clk, cfg.Log),
 	}})
 }

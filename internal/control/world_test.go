@@ -60,6 +60,7 @@ const fleetTemplate = `Parameters:
   ImageId: { Type: String }
   ReleaseDigest: { Type: String }
   Size: { Type: Number }
+  MaxSize: { Type: Number }
   Environment: { Type: String }
   Generation: { Type: String }
   Vpc: { Type: String }

@@ -16,6 +16,12 @@ const (
 	GenerationKind = "generation"  // name: <environment>/<number>
 )
 
+// What becomes of instances that somebody changed.
+const (
+	Replace = "replace"
+	Report  = "report"
+)
+
 // Phase is where an environment or a generation is.
 type Phase string
 
@@ -52,6 +58,11 @@ type Environment struct {
 	Created    time.Time         `json:"created"`
 	Deadline   time.Time         `json:"deadline"` // lease
 	Destroy    bool              `json:"destroy,omitempty"`
+
+	MaxAge   time.Duration `json:"max_age,omitempty"`   // of an instance; 0 = as old as its generation
+	Touched  string        `json:"touched,omitempty"`   // what becomes of instances that somebody changed: Replace (default) or Report
+	LeaseMax time.Duration `json:"lease_max,omitempty"` // from Created: how far the lease may be extended
+	Notice   string        `json:"notice,omitempty"`    // the end is near
 
 	Phase   Phase            `json:"phase"`
 	Address string           `json:"address,omitempty"` // URL that serves

@@ -20,6 +20,7 @@ type Loop[T any] struct {
 	Of    string // kind
 	Lease func(*T) (deadline time.Time, ended bool)
 	End   func(*T)
+	Warn  func(v *T, left time.Duration) // says that the end is near, or is not any more; nil = nobody is warned
 	Store store.Store
 	Clock clock.Clock
 	Log   *slog.Logger
@@ -33,6 +34,16 @@ func Environments(s store.Store, c clock.Clock, l *slog.Logger) *Loop[environmen
 			return e.Deadline, e.Destroy || e.Phase == environment.Gone
 		},
 		End: func(e *environment.Environment) { e.Destroy = true },
+		Warn: func(e *environment.Environment, left time.Duration) {
+			e.Notice = ""
+			// A life that is short from the beginning is no news until its end is near.
+			for _, w := range []time.Duration{15 * time.Minute, time.Hour} {
+				if left <= w && e.Deadline.Sub(e.Created) > 2*w {
+					e.Notice = "it ends at " + e.Deadline.UTC().Format("2006-01-02 15:04 MST") + ", in less than " + w.String() + "; dayfly env extend " + e.Name + " gives it longer"
+					return
+				}
+			}
+		},
 	}
 }
 
@@ -69,7 +80,7 @@ func (l *Loop[T]) Reconcile(ctx context.Context, name string) (time.Duration, er
 		return reconcile.Done, nil
 	}
 	if left := deadline.Sub(l.Clock.Now()); left > 0 {
-		return min(left, longest), nil
+		return min(left, longest), l.warn(ctx, name, left)
 	}
 	l.Log.Info("lease over", "kind", l.Of, "name", name, "deadline", deadline)
 	return reconcile.Done, reconcile.Update(ctx, l.Store, l.Of, name, func(v *T) error {
@@ -78,4 +89,12 @@ func (l *Loop[T]) Reconcile(ctx context.Context, name string) (time.Duration, er
 		}
 		return nil
 	})
+}
+
+// warn writes down that the end is near.
+func (l *Loop[T]) warn(ctx context.Context, name string, left time.Duration) error {
+	if l.Warn == nil {
+		return nil
+	}
+	return reconcile.Update(ctx, l.Store, l.Of, name, func(v *T) error { l.Warn(v, left); return nil })
 }

@@ -195,3 +195,18 @@ const OutputLimit = 4 << 10
 func ReportKey(environment, generation, instance string) string {
 	return path.Join("handoff", environment, generation, instance+".json")
 }
+
+// Condition is what an instance says is wrong with it, once it serves. There is
+// none where all is well.
+type Condition struct {
+	Instance  string    `json:"instance"`
+	Unhealthy string    `json:"unhealthy,omitempty"` // a sentence
+	Touched   []string  `json:"touched,omitempty"`   // changed paths, logins
+	By        string    `json:"by,omitempty"`        // who touched it, as far as it is known
+	At        time.Time `json:"at"`
+}
+
+// ConditionKey is where a condition lies in Dayfly's bucket.
+func ConditionKey(environment, generation, instance string) string {
+	return path.Join("handoff", environment, generation, "conditions", instance+".json")
+}

@@ -17,6 +17,7 @@ import (
 	"github.com/dayfly-infra/dayfly/internal/environment"
 	"github.com/dayfly-infra/dayfly/internal/fault"
 	"github.com/dayfly-infra/dayfly/internal/handoff"
+	"github.com/dayfly-infra/dayfly/internal/instance"
 	"github.com/dayfly-infra/dayfly/internal/reconcile"
 	"github.com/dayfly-infra/dayfly/internal/release"
 	"github.com/dayfly-infra/dayfly/internal/store"
@@ -114,7 +115,7 @@ func (l *Generations) create(ctx context.Context, name string, g environment.Gen
 	n := b.Parameters
 	for k, v := range map[string]string{
 		n.Image: ami, n.ReleaseURL: rel.URL, n.ReleaseMirror: rel.Mirror, n.ReleaseDigest: rel.Digest,
-		n.Size: strconv.Itoa(g.Size), n.MaxSize: strconv.Itoa(g.Size), n.Environment: g.Environment,
+		n.Size: strconv.Itoa(g.Size), n.MaxSize: strconv.Itoa(g.Size + instance.Surge(g.Size)), n.Environment: g.Environment,
 		n.Generation: strconv.Itoa(g.Number), n.Bucket: l.Cloud.Bucket(),
 	} {
 		ps[k] = v
@@ -281,6 +282,9 @@ func (l *Generations) handoffFailure(ctx context.Context, g environment.Generati
 		return ""
 	}
 	for _, k := range keys {
+		if path.Dir(k)+"/" != handoffPrefix(g) {
+			continue // what instances said later
+		}
 		raw, err := l.Cloud.Object(ctx, k, 64<<10)
 		if err != nil {
 			continue

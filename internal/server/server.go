@@ -40,6 +40,7 @@ type Backend interface {
 	Results(ctx context.Context, run, suite, file string) ([]byte, error)
 	DeleteImage(ctx context.Context, name string) error
 	Sweep(ctx context.Context, dry bool) (sweep.Report, error)
+	Instances
 	Why(ctx context.Context, object string) ([]Reason, error)
 	Status(ctx context.Context) (Status, error)
 }
@@ -135,6 +136,7 @@ func New(b Backend, s store.Store, version string) http.Handler {
 	}) (*out[[]Reason], error) {
 		return answer(b.Why(ctx, in.Object))
 	})
+	s2.instances(api)
 	records[bake.Bake](api, s, "bakes", bake.Kind)
 	records[image.Image](api, s, "images", image.Kind)
 	records[image.Channel](api, s, "channels", image.ChannelKind)

@@ -46,6 +46,7 @@ type Cloud struct {
 	commands   map[string]*command
 	objects    map[string][]byte
 	parameters map[string]string
+	foreign    []cloud.ForeignCommand
 	effects    map[string]any // result by intent
 	made       map[string]int // how often an intent made something
 	calls      map[string]int // by operation

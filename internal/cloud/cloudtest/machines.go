@@ -18,6 +18,7 @@ type instance struct {
 	cloud.Instance
 	subnet  string
 	changed time.Time
+	sick    bool // its target fails
 }
 
 func (i *instance) pass(now time.Time) {
@@ -87,7 +88,13 @@ func (c *Cloud) passGroup(g *group, now time.Time) {
 		}
 		m.Lifecycle = "InService"
 	}
-	for len(g.Members) < g.Desired {
+	live := 0
+	for _, m := range g.Members {
+		if m.Lifecycle != "Standby" {
+			live++
+		}
+	}
+	for ; live < g.Desired; live++ {
 		i := c.launch(g.image, map[string]string{"aws:autoscaling:groupName": g.Name, "aws:cloudformation:stack-name": g.stack}, now)
 		g.Members = append(g.Members, cloud.Member{Instance: i.ID, Lifecycle: "Pending:Wait", Healthy: true, Protected: g.protected})
 	}
@@ -160,6 +167,8 @@ func (d *Driver) Targets(_ context.Context, tg string) ([]cloud.Target, error) {
 			switch {
 			case since.IsZero():
 				t.State = "unused"
+			case d.c.instances[m.Instance].sick:
+				t.State, t.Reason = "unhealthy", "Target.Timeout"
 			case d.c.Clock.Now().Sub(since) < time.Second:
 				t.State = "initial"
 			}

@@ -187,6 +187,7 @@ func (c *Cloud) make(s *stack, now time.Time) {
 		g.Name, g.Tags = c.id(s.Name+"-"), s.Tags
 		fmt.Sscan(s.in.Parameters["Size"], &g.Desired)
 		g.Min, g.Max, g.TargetGroups = g.Desired, g.Desired, []string{tg}
+		fmt.Sscan(s.in.Parameters["MaxSize"], &g.Max)
 		c.groups[g.Name] = g
 		add("Fleet", "AWS::AutoScaling::AutoScalingGroup", g.Name)
 	}

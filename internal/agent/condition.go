@@ -1,0 +1,177 @@
+package agent
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/dayfly-infra/dayfly/internal/handoff"
+)
+
+const (
+	// watchEvery is how often an instance looks at itself.
+	watchEvery = 10 * time.Second
+	// A service that ended so often in so long is not going to work.
+	crashesMost = 5
+	crashWindow = 5 * time.Minute
+	// touchesMost bounds what a condition names.
+	touchesMost = 20
+)
+
+// watcher looks whether the instance still is what its image made, and whether
+// its service works; it says so only when something is wrong.
+type watcher struct {
+	a       *Agent
+	b       *boot
+	service *service
+	since   time.Time // of the service
+	ends    []time.Time
+	crashes int
+	said    handoff.Condition
+	now     handoff.Condition
+}
+
+// watch looks now and then until ctx ends.
+func (a *Agent) watch(ctx context.Context, b *boot, s *service) {
+	if b.Launch.Bucket == "" || b.Launch.Environment == "" || b.Launch.Generation == "" {
+		return
+	}
+	w := &watcher{a: a, b: b, service: s, since: a.Now()}
+	if fi, err := os.Stat(a.path(handoff.StateDir + "/report.json")); err == nil {
+		w.since = fi.ModTime() // an agent that was started again
+	}
+	t := time.NewTicker(watchEvery)
+	defer t.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-t.C:
+			w.look(ctx)
+		}
+	}
+}
+
+func (w *watcher) look(ctx context.Context) {
+	w.now.Instance = w.b.ID.Instance
+	w.now.Unhealthy = w.crashing()
+	who, by := w.logins()
+	for _, l := range who {
+		w.touch(l)
+	}
+	if w.now.By == "" {
+		w.now.By = by
+	}
+	if w.now.Unhealthy == w.said.Unhealthy && slices.Equal(w.now.Touched, w.said.Touched) {
+		return
+	}
+	w.now.At = w.a.Now().UTC()
+	body, err := json.Marshal(w.now)
+	if err != nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
+	defer cancel()
+	key := handoff.ConditionKey(w.b.Launch.Environment, w.b.Launch.Generation, w.b.ID.Instance)
+	if err := w.a.aws.put(ctx, "s3://"+w.b.Launch.Bucket+"/"+key, bytes.NewReader(body)); err != nil {
+		w.a.say("its condition could not be sent, trying again: %v", err)
+		return
+	}
+	w.a.say("condition: unhealthy %q, touched %q", w.now.Unhealthy, w.now.Touched)
+	w.said = w.now
+	w.said.Touched = slices.Clone(w.now.Touched)
+	w.a.idle()
+}
+
+// touch notes down one thing that is not as the image made it.
+func (w *watcher) touch(what string) {
+	if len(w.now.Touched) < touchesMost && !slices.Contains(w.now.Touched, what) {
+		w.now.Touched = append(w.now.Touched, what)
+	}
+}
+
+// crashing says how the service keeps ending; "" when it does not.
+func (w *watcher) crashing() string {
+	if w.service == nil {
+		return ""
+	}
+	n, how := w.service.trouble()
+	now := w.a.Now()
+	for ; w.crashes < n; w.crashes++ {
+		w.ends = append(w.ends, now)
+	}
+	w.ends = slices.DeleteFunc(w.ends, func(t time.Time) bool { return now.Sub(t) > crashWindow })
+	if len(w.ends) < crashesMost {
+		return ""
+	}
+	return fmt.Sprintf("its service %s; it did so %d times in %s", how, len(w.ends), crashWindow)
+}
+
+// logins reads who logged in since the instance serves, from the system's own
+// record of logins.
+func (w *watcher) logins() (who []string, by string) {
+	f, err := os.Open(w.a.path("/var/log/wtmp"))
+	if err != nil {
+		return nil, ""
+	}
+	defer f.Close()
+	// The latest ones are enough: one is too many.
+	if fi, err := f.Stat(); err == nil {
+		if most := int64(utmpSize * 256); fi.Size() > most {
+			_, _ = f.Seek((fi.Size()-most)/utmpSize*utmpSize, io.SeekStart)
+		}
+	}
+	for r := make([]byte, utmpSize); ; {
+		if _, err := io.ReadFull(f, r); err != nil {
+			if !errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF) {
+				w.a.say("%v", err)
+			}
+			return who, by
+		}
+		l, ok := parseLogin(r)
+		if ok && l.at.After(w.since) {
+			by = l.user
+			if l.host != "" {
+				by += " from " + l.host
+			}
+			who = append(who, fmt.Sprintf("login of %s on %s at %s", by, l.line, l.at.UTC().Format(time.RFC3339)))
+		}
+	}
+}
+
+// utmpSize is glibc's struct utmp on 64-bit machines, in bytes (utmp(5)).
+const utmpSize = 384
+
+type login struct {
+	user, line, host string
+	at               time.Time
+}
+
+// parseLogin reads one record; false where it is not that of a user's login.
+func parseLogin(r []byte) (login, bool) {
+	const userProcess = 7
+	if len(r) != utmpSize || int32(binary.NativeEndian.Uint32(r)) != userProcess {
+		return login{}, false
+	}
+	text := func(b []byte) string {
+		s, _, _ := strings.Cut(string(b), "\x00")
+		return strings.ToValidUTF8(strings.Map(func(c rune) rune {
+			if c < ' ' || c == 0x7f {
+				return '?'
+			}
+			return c
+		}, s), "?")
+	}
+	return login{
+		line: text(r[8:40]), user: text(r[44:76]), host: text(r[76:332]),
+		at: time.Unix(int64(int32(binary.NativeEndian.Uint32(r[340:]))), int64(binary.NativeEndian.Uint32(r[344:]))*1000),
+	}, true
+}

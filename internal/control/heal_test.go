@@ -1,0 +1,298 @@
+package control
+
+import (
+	"encoding/json"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/dayfly-infra/dayfly/internal/cloud/cloudtest"
+	"github.com/dayfly-infra/dayfly/internal/environment"
+	"github.com/dayfly-infra/dayfly/internal/fault"
+	"github.com/dayfly-infra/dayfly/internal/handoff"
+	"github.com/dayfly-infra/dayfly/internal/image"
+	"github.com/dayfly-infra/dayfly/internal/instance"
+	"github.com/dayfly-infra/dayfly/internal/server"
+	"github.com/dayfly-infra/dayfly/internal/store"
+)
+
+// instances are the records of shop-dev's generation n.
+func (w *world) instances(n int) (all []instance.Instance) {
+	w.t.Helper()
+	all, err := store.List[instance.Instance](w.t.Context(), w.store, instance.Kind, environment.GenerationName("shop-dev", n)+"/")
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return all
+}
+
+// whole tells that so many serve, and nobody is on the way in or out.
+func (w *world) whole(n, size int) bool {
+	serving := 0
+	for _, i := range w.instances(n) {
+		switch i.State {
+		case instance.Serving:
+			serving++
+		case instance.Gone, instance.Kept:
+		default:
+			return false
+		}
+	}
+	return serving == size
+}
+
+// watch fails the test when fewer than size are healthy at any moment.
+func (w *world) watch(n, size int) (stop func()) {
+	done, over := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(over)
+		for {
+			select {
+			case <-done:
+				return
+			case <-time.After(300 * time.Millisecond):
+			}
+			healthy := 0
+			for _, tg := range w.gen(n).TargetGroups {
+				ts, err := w.api.cloud.Targets(w.t.Context(), tg)
+				if err != nil {
+					w.t.Error(err)
+				}
+				for _, x := range ts {
+					if x.State == "healthy" {
+						healthy++
+					}
+				}
+			}
+			if healthy < size {
+				w.t.Errorf("only %d of %d are healthy", healthy, size)
+				return
+			}
+		}
+	}()
+	return func() { close(done); <-over }
+}
+
+func (w *world) instance(name string) instance.Instance {
+	return get[instance.Instance](w, instance.Kind, name)
+}
+
+// Whatever makes an instance go while it serves: another one serves first.
+func TestReplaceOne(t *testing.T) {
+	for _, c := range []struct {
+		name  string
+		cause instance.Cause
+		do    func(w *world, i instance.Instance)
+	}{
+		{"asked", instance.Asked, func(w *world, i instance.Instance) {
+			if _, err := w.api.ReplaceInstance(w.t.Context(), server.ReplaceInstance{Name: i.ID, By: "ann"}); err != nil {
+				w.t.Fatal(err)
+			}
+		}},
+		{"touched by a command", instance.Touched, func(w *world, i instance.Instance) { w.cloud.Command(i.ID, "quick fix") }},
+		{"touched, as it says", instance.Touched, func(w *world, i instance.Instance) {
+			raw, _ := json.Marshal(handoff.Condition{Instance: i.ID, Touched: []string{"/etc/passwd changed"}, At: time.Now()})
+			w.cloud.Put(handoff.ConditionKey("shop-dev", "1", i.ID), raw)
+		}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			inWorld(t, func(t *testing.T, w *world) {
+				defer w.start(w.store)()
+				w.mustDeploy()
+				w.serves(1)
+				w.wait("all are noted", func() bool { return w.whole(1, 3) })
+				stop := w.watch(1, 3)
+				old := w.instances(1)[1]
+				c.do(w, old)
+				w.wait("it is gone", func() bool { return w.instance(old.Name()).State == instance.Gone })
+				w.wait("the fleet is whole", func() bool { return w.whole(1, 3) })
+				stop()
+				if i := w.instance(old.Name()); i.Cause != c.cause || i.Why == "" {
+					t.Errorf("it went for %q: %s", i.Cause, i.Why)
+				}
+				heir := 0
+				for _, i := range w.instances(1) {
+					if i.Parent == old.ID {
+						heir++
+					}
+				}
+				if heir != 1 || len(w.instances(1)) != 4 {
+					t.Errorf("%d successors, %d instances", heir, len(w.instances(1)))
+				}
+				w.destroy()
+				w.nothingLeft()
+			})
+		})
+	}
+}
+
+func TestReplaceUnhealthyAndDead(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		defer w.start(w.store)()
+		w.mustDeploy()
+		w.serves(1)
+		w.wait("all are noted", func() bool { return w.whole(1, 3) })
+		sick, dead := w.instances(1)[0], w.instances(1)[1]
+		w.cloud.Sicken(sick.ID, true)
+		w.wait("the sick one is gone", func() bool { return w.instance(sick.Name()).State == instance.Gone })
+		w.cloud.Kill(dead.ID)
+		w.wait("the dead one is noted", func() bool { return w.instance(dead.Name()).State == instance.Gone })
+		w.wait("the fleet is whole", func() bool { return w.whole(1, 3) })
+		if a, b := w.instance(sick.Name()), w.instance(dead.Name()); a.Cause != instance.Unhealthy || b.Cause != instance.Died {
+			t.Errorf("%s: %s; %s: %s", a.Cause, a.Why, b.Cause, b.Why)
+		}
+		w.destroy()
+		w.nothingLeft()
+	})
+}
+
+// When all fail together, their health check may be what is wrong: as many go on
+// running as shall serve.
+func TestAllUnhealthy(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		defer w.start(w.store)()
+		w.mustDeploy()
+		w.serves(1)
+		w.wait("all are noted", func() bool { return w.whole(1, 3) })
+		for _, i := range w.instances(1) {
+			w.cloud.Sicken(i.ID, true)
+		}
+		w.wait("it says so", func() bool {
+			why, _ := w.api.Why(t.Context(), "")
+			return strings.Contains(fmt.Sprint(why), "instances-fail-together")
+		})
+		for range 600 {
+			time.Sleep(time.Second)
+			g, err := w.api.cloud.Group(t.Context(), w.gen(1).Groups[0])
+			if err != nil {
+				t.Fatal(err)
+			}
+			in := 0
+			for _, m := range g.Members {
+				if m.Lifecycle == "InService" {
+					in++
+				}
+			}
+			if in < 3 {
+				t.Fatalf("only %d of 3 run", in)
+			}
+		}
+		w.wait("new ones have taken their place", func() bool { return w.whole(1, 3) })
+		w.destroy()
+		w.nothingLeft()
+	})
+}
+
+func TestKeepOne(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		defer w.start(w.store)()
+		w.mustDeploy()
+		w.serves(1)
+		w.wait("all are noted", func() bool { return w.whole(1, 3) })
+		defer w.watch(1, 3)()
+		i := w.instances(1)[2]
+		if _, err := w.api.KeepInstance(t.Context(), server.KeepInstance{Name: i.Name(), Minutes: 60, By: "ann"}); err != nil {
+			t.Fatal(err)
+		}
+		w.wait("it is kept", func() bool { return w.instance(i.Name()).State == instance.Kept })
+		time.Sleep(50 * time.Minute)
+		if s := w.instance(i.Name()).State; s != instance.Kept || !w.whole(1, 3) {
+			t.Fatalf("it is %s", s)
+		}
+		w.wait("its lease is over", func() bool { return w.instance(i.Name()).State == instance.Gone })
+		if g := w.instance(i.Name()); g.Cause != instance.Released || g.Ended.Sub(g.Keep.Until) > time.Minute {
+			t.Errorf("%s at %s, kept until %s", g.Cause, g.Ended, g.Keep.Until)
+		}
+	})
+}
+
+// With a maximum age no instance gets older, and none of it is seen by users.
+func TestMaximumAge(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		w.limit = 10 * time.Hour
+		w.files = w.pack(strings.Replace(description, "dev: { size: 3, lease: 24h }", "dev: { size: 3, lease: 24h, max_age: 1h }", 1))
+		defer w.start(w.store)()
+		w.mustDeploy()
+		w.serves(1)
+		w.wait("all are noted", func() bool { return w.whole(1, 3) })
+		defer w.watch(1, 3)()
+		time.Sleep(5 * time.Hour)
+		all, aged := w.instances(1), 0
+		for _, i := range all {
+			if i.State == instance.Gone {
+				aged++
+				if i.Cause != instance.Aged || i.Ended.Sub(i.Launched) > time.Hour {
+					t.Errorf("%s lived %s: %s", i.ID, i.Ended.Sub(i.Launched), i.Cause)
+				}
+			} else if time.Since(i.Launched) > time.Hour {
+				t.Errorf("%s is %s old", i.ID, time.Since(i.Launched))
+			}
+		}
+		if aged < 3*5 {
+			t.Errorf("only %d were replaced", aged)
+		}
+		// Those that are gone are forgotten after a day.
+	})
+}
+
+// Instances that end before they say a word are their image's fault.
+func TestQuarantine(t *testing.T) {
+	for _, says := range []bool{false, true} {
+		inWorld(t, func(t *testing.T, w *world) {
+			defer w.start(w.store)()
+			plan := cloudtest.Plan{Broken: -1, Boot: 20 * time.Second}
+			if says {
+				plan.Report, _ = json.Marshal(handoff.Report{Reason: "the deploy script ended with exit code 3"})
+			}
+			w.cloud.Plan = fleets(func(string) cloudtest.Plan { return plan })
+			w.mustDeploy()
+			w.wait("the deploy has failed", func() bool { return w.env().Error != "" })
+			time.Sleep(time.Minute)
+			im := get[image.Image](w, image.Kind, w.gen(1).Image)
+			if quarantined := im.State == image.Quarantined; quarantined == says {
+				t.Errorf("instances reported: %v, and the image is %s: %s", says, im.State, im.Why)
+			}
+			if !says {
+				_ = w.deploy("dev")
+				w.wait("the next bake makes another", func() bool { return w.gen(2).Image != "" || w.env().Error != "" })
+			}
+		})
+	}
+}
+
+func TestExtend(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		w.files = w.pack(strings.Replace(description, "dev: { size: 3, lease: 24h }", "dev: { size: 3, lease: 4h, lease_max: 8h }", 1))
+		defer w.start(w.store)()
+		w.mustDeploy()
+		w.serves(1)
+		begun := w.env().Created
+		extend := func(d time.Duration) error {
+			_, err := w.api.Extend(t.Context(), "shop-dev", server.Extend{Minutes: int(d / time.Minute), By: "ann"})
+			return err
+		}
+		time.Sleep(3*time.Hour + 10*time.Minute)
+		w.wait("it warns", func() bool { return w.env().Notice != "" })
+		if err := extend(6 * time.Hour); fault.KindOf(err) != fault.Conflict {
+			t.Errorf("longer than the policy: %v", err)
+		}
+		if err := extend(10 * time.Minute); fault.KindOf(err) != fault.Conflict {
+			t.Errorf("shorter than it has: %v", err)
+		}
+		if err := extend(4 * time.Hour); err != nil {
+			t.Fatal(err)
+		}
+		if w.env().Notice != "" {
+			t.Error("it still warns")
+		}
+		time.Sleep(3 * time.Hour)
+		if e := w.env(); e.Phase != environment.Serving {
+			t.Fatalf("it is %s after %s", e.Phase, time.Since(begun))
+		}
+		w.gone()
+		if age := time.Since(begun); age < 7*time.Hour || age > 8*time.Hour {
+			t.Errorf("it lived %s", age)
+		}
+	})
+}

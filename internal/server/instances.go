@@ -1,0 +1,66 @@
+package server
+
+import (
+	"context"
+	"time"
+
+	"github.com/danielgtaylor/huma/v2"
+
+	"github.com/dayfly-infra/dayfly/internal/environment"
+	"github.com/dayfly-infra/dayfly/internal/instance"
+)
+
+// Instances carries out what people ask for leases and single instances.
+type Instances interface {
+	Extend(ctx context.Context, environment string, e Extend) (environment.Environment, error)
+	KeepInstance(ctx context.Context, k KeepInstance) (instance.Instance, error)
+	ReleaseInstance(ctx context.Context, name string) (instance.Instance, error)
+	ReplaceInstance(ctx context.Context, r ReplaceInstance) (instance.Instance, error)
+}
+
+// Extend asks for a longer lease.
+type Extend struct {
+	Minutes int    `json:"minutes" doc:"from now" minimum:"1" maximum:"525600"`
+	By      string `json:"by,omitempty" maxLength:"100"`
+}
+
+// For is the time that is asked for.
+func (e Extend) For() time.Duration { return time.Duration(e.Minutes) * time.Minute }
+
+// KeepInstance asks that an instance is kept for a look, out of service.
+type KeepInstance struct {
+	Name    string `json:"name" doc:"environment/generation/instance, or the instance's id" maxLength:"200"`
+	Minutes int    `json:"minutes" doc:"for so long" minimum:"1" maximum:"1440"`
+	Why     string `json:"why,omitempty" maxLength:"300"`
+	By      string `json:"by,omitempty" maxLength:"100"`
+}
+
+// ReplaceInstance asks that an instance is replaced.
+type ReplaceInstance struct {
+	Name string `json:"name" doc:"environment/generation/instance, or the instance's id" maxLength:"200"`
+	Why  string `json:"why,omitempty" maxLength:"300"`
+	By   string `json:"by,omitempty" maxLength:"100"`
+}
+
+func (s *surface) instances(api huma.API) {
+	b := s.backend
+	huma.Post(api, "/v1/environments/{name}/lease", func(ctx context.Context, in *struct {
+		Name string `path:"name" maxLength:"120"`
+		Body Extend
+	}) (*out[environment.Environment], error) {
+		return answer(b.Extend(ctx, in.Name, in.Body))
+	})
+	huma.Post(api, "/v1/instances/keep", func(ctx context.Context, in *body[KeepInstance]) (*out[instance.Instance], error) {
+		return answer(b.KeepInstance(ctx, in.Body))
+	})
+	huma.Post(api, "/v1/instances/release", func(ctx context.Context, in *body[struct {
+		Name string `json:"name" doc:"environment/generation/instance, or the instance's id" maxLength:"200"`
+	}]) (*out[instance.Instance], error) {
+		return answer(b.ReleaseInstance(ctx, in.Body.Name))
+	})
+	huma.Post(api, "/v1/instances/replace", func(ctx context.Context, in *body[ReplaceInstance]) (*out[instance.Instance], error) {
+		return answer(b.ReplaceInstance(ctx, in.Body))
+	})
+	records[instance.Instance](api, s.store, "instances", instance.Kind)
+	records[instance.Fleet](api, s.store, "fleets", instance.FleetKind)
+}
