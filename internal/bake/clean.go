@@ -22,19 +22,8 @@ func (l *Loop) clean(ctx context.Context, b Bake) (time.Duration, error) {
 			return soon, err
 		}
 	}
-	if b.Canary != "" {
-		i, err := l.Cloud.Instance(ctx, b.Canary)
-		if err != nil && fault.KindOf(err) != fault.NotFound {
-			return 0, err
-		}
-		if err == nil && i.State != "terminated" {
-			if i.State != "shutting-down" {
-				if err := l.Cloud.TerminateInstances(ctx, b.intent("terminate-canary"), b.Canary); err != nil && fault.KindOf(err) != fault.NotFound {
-					return 0, err
-				}
-			}
-			return l.pace(b), nil
-		}
+	if gone, err := l.endCanaries(ctx, b); err != nil || !gone {
+		return l.pace(b), err
 	}
 	st, err := l.Cloud.Stack(ctx, b.Stack)
 	switch {
@@ -81,18 +70,48 @@ func (l *Loop) unrecorded(ctx context.Context, b Bake) (found bool, err error) {
 			}
 		}
 	}
-	if b.Canary == "" && b.FailedAt == Launch {
-		is, err := l.Cloud.Instances(ctx, map[string]string{"tag:" + cloud.TagIntent: b.intent("canary").ID})
+	if len(b.Canaries) == 0 && b.FailedAt == Launch {
+		is, err := l.Cloud.Instances(ctx, map[string]string{"tag:" + cloud.TagIntent: b.intent("canaries").ID})
 		if err != nil {
 			return false, err
 		}
+		var ids []string
 		for _, i := range is {
 			if i.State != "terminated" {
-				return true, l.update(ctx, b.Name, func(b *Bake) { b.Canary = i.ID })
+				ids = append(ids, i.ID)
 			}
+		}
+		if len(ids) > 0 {
+			return true, l.update(ctx, b.Name, func(b *Bake) { b.canaries(ids) })
 		}
 	}
 	return false, nil
+}
+
+// endCanaries ends the canaries and tells when the last of them is gone.
+func (l *Loop) endCanaries(ctx context.Context, b Bake) (gone bool, err error) {
+	gone = true
+	var live []string
+	for _, id := range b.canaryIDs() {
+		i, err := l.Cloud.Instance(ctx, id)
+		switch {
+		case fault.KindOf(err) == fault.NotFound:
+		case err != nil:
+			return false, err
+		case i.State == "shutting-down":
+			gone = false
+		case i.State != "terminated":
+			gone, live = false, append(live, id)
+		}
+	}
+	if len(live) == 0 {
+		return gone, nil
+	}
+	err = l.Cloud.TerminateInstances(ctx, b.intent("terminate-canaries"), b.canaryIDs()...)
+	if fault.KindOf(err) == fault.NotFound {
+		err = nil
+	}
+	return false, err
 }
 
 func (l *Loop) finish(ctx context.Context, b Bake) error {
@@ -125,7 +144,7 @@ func (l *Loop) finish(ctx context.Context, b Bake) error {
 		store.Put(Kind, b.Name, version, cur),
 		store.Put(image.Kind, cur.Image, imVersion, image.Image{
 			Name: cur.Image, Blueprint: cur.Blueprint, Inputs: cur.Inputs, AMI: cur.AMI, Parent: cur.Base, State: image.Candidate,
-			Role: bp.Image.Role, Created: now, Bake: cur.Name, Checks: cur.Checks, Report: cur.report(), Seconds: now.Sub(cur.Created).Seconds(),
+			Role: bp.Image.Role, Created: now, Bake: cur.Name, Checks: cur.Checks, Canaries: cur.Canaries, Report: cur.report(), Seconds: now.Sub(cur.Created).Seconds(),
 		}),
 		store.Put(image.ChannelKind, channel, chVersion, image.Channel{Name: channel, Image: cur.Image, Moved: now, By: "bake/" + cur.Name}))
 }

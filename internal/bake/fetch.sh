@@ -31,4 +31,3 @@ ln -sfn ../dayfly-agent.service /etc/systemd/system/multi-user.target.wants/dayf
 # written one must not be started.
 install -m 755 "$DIR/inputs/dayfly/run" /etc/service/dayfly-agent/.run
 mv /etc/service/dayfly-agent/.run /etc/service/dayfly-agent/run
-echo "machine-id $(cat /etc/machine-id 2>/dev/null)"

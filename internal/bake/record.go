@@ -1,7 +1,8 @@
 // Package bake makes machine images: a builder from a CloudFormation stack,
 // Puppet by Run Command until a run changes nothing, the hand-off armed, sealed,
-// CreateImage, and proof on a fresh instance. Its loop takes one step at a time
-// and can be killed at any instruction. It must not know environments.
+// CreateImage, and proof on two fresh instances. Its loop looks at one step at a
+// time, and a pure function decides what follows from what it found; it can be
+// killed at any instruction. It must not know environments.
 package bake
 
 import (
@@ -14,7 +15,7 @@ import (
 // Kind of the record; its name is <blueprint>-<first 16 hex digits of the inputs digest>.
 const Kind = "bake"
 
-// Step of a bake, in this order.
+// Step of a bake; order has them in their order.
 type Step string
 
 const (
@@ -24,12 +25,12 @@ const (
 	Fetch    Step = "fetch"    // it fetches its files
 	Install  Step = "install"  // Puppet's agent
 	Converge Step = "converge" // Puppet runs until nothing changes; the last stage arms the hand-off
-	Seal     Step = "seal"     //
-	Stop     Step = "stop"     //
+	Seal     Step = "seal"     // identity, secrets and traces go
+	Stop     Step = "stop"     // the builder stops
 	Snapshot Step = "snapshot" // CreateImage
-	Launch   Step = "launch"   // a fresh instance from it
-	Verify   Step = "verify"   // the checks run there
-	Clean    Step = "clean"    // builder, instance and files go away
+	Launch   Step = "launch"   // two canaries, fresh instances from it
+	Verify   Step = "verify"   // the checks run on both, and they are compared
+	Clean    Step = "clean"    // builder, canaries and files go away
 	Done     Step = "done"
 )
 
@@ -50,17 +51,18 @@ type Bake struct {
 	FailedAt Step             `json:"failed_at,omitempty"`
 	Cancel   bool             `json:"cancel,omitempty"`
 
-	Stack     string        `json:"stack"`
-	Instance  string        `json:"instance,omitempty"` // builder
-	Subnet    string        `json:"subnet,omitempty"`
-	Group     string        `json:"group,omitempty"`
-	Profile   string        `json:"profile,omitempty"`
-	MachineID string        `json:"machine_id,omitempty"` // builder's
-	Runs      int           `json:"runs"`                 // of Puppet that ended
-	AMI       string        `json:"ami,omitempty"`
-	Canary    string        `json:"canary,omitempty"`
-	Checks    []image.Check `json:"checks,omitempty"`
-	Image     string        `json:"image,omitempty"` // image record, when done well
+	Stack    string            `json:"stack"`
+	Instance string            `json:"instance,omitempty"` // builder
+	Subnet   string            `json:"subnet,omitempty"`
+	Group    string            `json:"group,omitempty"`
+	Profile  string            `json:"profile,omitempty"`
+	Puppet   time.Duration     `json:"puppet"`             // for all runs of Puppet
+	Runs     int               `json:"runs"`               // of Puppet that ended
+	Identity map[string]string `json:"identity,omitempty"` // builder's, before it was sealed
+	AMI      string            `json:"ami,omitempty"`
+	Canaries []image.Canary    `json:"canaries,omitempty"` // fresh instances from it
+	Checks   []image.Check     `json:"checks,omitempty"`
+	Image    string            `json:"image,omitempty"` // image record, when done well
 
 	Created time.Time `json:"created"`
 	Since   time.Time `json:"since"` // of the step
@@ -72,11 +74,4 @@ type Bake struct {
 type Timing struct {
 	Step    Step    `json:"step"`
 	Seconds float64 `json:"seconds"`
-}
-
-// limits are how long a step may take.
-var limits = map[Step]time.Duration{
-	Inputs: 5 * time.Minute, Builder: 10 * time.Minute, Online: 10 * time.Minute, Fetch: 5 * time.Minute,
-	Install: 20 * time.Minute, Seal: 5 * time.Minute, Stop: 10 * time.Minute, Snapshot: 2 * time.Hour,
-	Launch: 10 * time.Minute, Verify: 15 * time.Minute,
 }

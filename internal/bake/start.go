@@ -53,7 +53,7 @@ func (l *Loop) Start(ctx context.Context, b *blueprint.Blueprint, files fs.FS, f
 	now := l.Clock.Now()
 	fresh := Bake{
 		Name: name, Blueprint: b.Name, Files: filesDigest, Inputs: inputs, Base: base, Attempt: 1, By: by,
-		Step: Inputs, Sentence: "collecting what the builder needs", Stack: l.StackName("bake-" + name + "-1"), Created: now, Since: now,
+		Step: Inputs, Sentence: order[0].sentence, Puppet: b.Image.Puppet.Deadline, Stack: l.StackName("bake-" + name + "-1"), Created: now, Since: now,
 	}
 	for range 10 {
 		old, version, err := store.Get[Bake](ctx, l.Store, Kind, name)

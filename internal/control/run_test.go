@@ -282,8 +282,10 @@ func TestBakeFails(t *testing.T) {
 		{"stop", refuse("ec2:StopInstances"), bake.Stop, "you may not"},
 		{"image", refuse("ec2:CreateImage"), bake.Snapshot, "you may not"},
 		{"canary", refuse("ec2:RunInstances"), bake.Launch, "you may not"},
-		{"checks cannot run", func(w *world) { w.fail["verify"] = "no agent" }, bake.Verify, "no agent"},
-		{"a check fails", func(w *world) { w.fail["check"] = "identity" }, bake.Verify, "identity"},
+		{"checks cannot run", func(w *world) { w.fail["verify/2"] = "no agent" }, bake.Verify, "canary 2"},
+		{"a check fails", func(w *world) { w.fail["check"] = "secrets" }, bake.Verify, "secrets on canary 1"},
+		{"the canaries are the same", func(w *world) { w.fail["identity"] = "77" }, bake.Verify, "canaries share an identity, so something of it is in the image or is made the same at boot (law 10):\n  machine-id 77 is the same on canary 1 and canary 2"},
+		{"the canaries are the builder", func(w *world) { w.fail["identity"] = "1234" }, bake.Verify, "machine-id 1234 is the same on the builder and canary 1 and canary 2"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			inWorld(t, func(t *testing.T, w *world) {

@@ -180,17 +180,22 @@ func (w *world) exec(c *cloudtest.Cloud, cmd cloud.Command) (cloud.CommandResult
 		return cloud.CommandResult{Status: "Failed", ExitCode: 1, Stderr: why}, time.Second
 	}
 	switch step {
-	case "fetch":
-		good.Stdout = "machine-id 1234\n"
-	case "verify":
+	case "seal":
+		good.Stdout = "fact machine-id 1234\nfact hostname builder\n"
+	case "verify/1", "verify/2":
 		n := nonce.FindStringSubmatch(cmd.Script)[1]
-		for _, check := range []string{"agent", "hand-off", "identity", "secrets", "verify/smoke.sh"} {
+		for _, check := range []string{"agent", "hand-off", "secrets", "verify/smoke.sh"} {
 			code := 0
 			if check == w.fail["check"] {
 				code = 1
 			}
-			good.Stdout += fmt.Sprintf("@@%s %d %s\nmachine-id=5678\n", n, code, check)
+			good.Stdout += fmt.Sprintf("@@%s %d %s\nsaid\n", n, code, check)
 		}
+		id := cmd.Instance
+		if w.fail["identity"] != "" {
+			id = w.fail["identity"]
+		}
+		good.Stdout += fmt.Sprintf("@@%s facts\nfact machine-id %s\nfact hostname h-%s\n@@%s end\n", n, id, cmd.Instance, n)
 	}
 	return good, time.Second
 }

@@ -29,14 +29,22 @@ type Image struct {
 	Created   time.Time `json:"created"`
 	Bake      string    `json:"bake"` // record that made it
 	Checks    []Check   `json:"checks,omitempty"`
-	Seconds   float64   `json:"seconds"`          // the bake took
-	Why       string    `json:"why,omitempty"`    // of a quarantine
-	Report    string    `json:"report,omitempty"` // object key of Puppet's last report
+	Canaries  []Canary  `json:"canaries,omitempty"` // fresh instances that were compared
+	Seconds   float64   `json:"seconds"`            // the bake took
+	Why       string    `json:"why,omitempty"`      // of a quarantine
+	Report    string    `json:"report,omitempty"`   // object key of Puppet's last report
+}
+
+// Canary is a fresh instance of an image and what made it that one.
+type Canary struct {
+	Instance string            `json:"instance"`
+	Identity map[string]string `json:"identity,omitempty"`
 }
 
 // Check is one verify result.
 type Check struct {
 	Name   string `json:"name"`
+	On     string `json:"on,omitempty"` // canary
 	Passed bool   `json:"passed"`
 	Output string `json:"output,omitempty"`
 }

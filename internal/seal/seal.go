@@ -5,22 +5,26 @@ package seal
 
 import (
 	_ "embed"
+	"strconv"
 
 	"github.com/dayfly-infra/dayfly/internal/handoff"
+	"github.com/dayfly-infra/dayfly/internal/identity"
 	"github.com/dayfly-infra/dayfly/internal/puppet"
 	"github.com/dayfly-infra/dayfly/internal/shell"
 )
 
 // Version is part of the inputs digest of every image: a change of what sealing
 // does makes new images.
-const Version = "1"
+const Version = "2"
 
 //go:embed seal.sh
 var body string
 
-// Script seals; exit code 1 says what is still there.
+// Script prints the builder's identity and seals; exit code 1 says what is still
+// there.
 func Script() string {
 	return shell.Render(map[string]string{
 		"DIR": puppet.Dir, "STATE": handoff.StateDir, "RUN": handoff.RunDir, "ARMED": handoff.ArmedFile, "AGENT": handoff.AgentPath,
-	}, body)
+		"FACTS_LIMIT": strconv.Itoa(identity.Limit),
+	}, identity.Function+body)
 }

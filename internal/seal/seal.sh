@@ -1,6 +1,7 @@
 # Removes everything that makes this machine this one; then looks whether
 # anything of it is left. The order matters.
 say() { echo "seal: $*"; }
+facts # what no canary may have again
 systemd=no
 if [ -d /run/systemd/system ]; then systemd=yes; fi
 

@@ -1,5 +1,5 @@
 // Package verify makes the script that checks a fresh instance of an image and
-// reads its results. The blueprint's own checks are scripts; what every image
+// reads its results and its identity. The blueprint's own checks are scripts; what every image
 // must hold is built in. It must not know how scripts reach an instance.
 package verify
 
@@ -13,6 +13,7 @@ import (
 
 	"github.com/dayfly-infra/dayfly/internal/fault"
 	"github.com/dayfly-infra/dayfly/internal/handoff"
+	"github.com/dayfly-infra/dayfly/internal/identity"
 	"github.com/dayfly-infra/dayfly/internal/image"
 	"github.com/dayfly-infra/dayfly/internal/shell"
 )
@@ -24,14 +25,13 @@ var body string
 // 24,000 characters for all of them.
 const keep = 1200
 
-// maxChecks follows from it.
-const maxChecks = 14
+// maxChecks follows from it, and from what the facts of identity take.
+const maxChecks = 12
 
 // Plan says what is checked.
 type Plan struct {
 	Inputs string        // s3:// address of the bake's inputs, with the checks below verify/
 	Checks []string      // paths below verify/
-	Others []string      // machine-ids that this instance must not have
 	Nonce  string        // that no check can guess: it marks the results
 	Each   time.Duration // for one check
 }
@@ -55,24 +55,28 @@ func Supported(checks []string) error {
 // Script runs the checks. Its exit code says only that they were run.
 func (p Plan) Script() string {
 	return shell.Render(map[string]string{
-		"INPUTS": p.Inputs, "CHECKS": strings.Join(p.Checks, "\n"), "OTHERS": strings.Join(p.Others, " "), "NONCE": p.Nonce,
+		"INPUTS": p.Inputs, "CHECKS": strings.Join(p.Checks, "\n"), "NONCE": p.Nonce, "FACTS_LIMIT": strconv.Itoa(identity.Limit),
 		"EACH": strconv.Itoa(max(1, int(p.Each/time.Second))), "KEEP": strconv.Itoa(keep),
 		"ARMED": handoff.ArmedFile, "STATE": handoff.StateDir, "RUN": handoff.RunDir, "AGENT": handoff.AgentPath,
-	}, body)
+	}, identity.Function+body)
 }
 
 // builtIn are the checks that every image gets.
-var builtIn = []string{"agent", "hand-off", "identity", "secrets"}
+var builtIn = []string{"agent", "hand-off", "secrets"}
 
-// Read takes the results out of the script's output. A result that is missing
-// is a failed one.
-func (p Plan) Read(output string) []image.Check {
+// Read takes the results and the instance's identity out of the script's
+// output. A result that is missing is a failed one.
+func (p Plan) Read(output string) ([]image.Check, map[string]string) {
 	mark := "@@" + p.Nonce + " "
-	got := map[string]image.Check{}
+	got, facts := map[string]image.Check{}, map[string]string{}
 	for _, part := range strings.Split("\n"+output, "\n"+mark)[1:] {
 		head, out, _ := strings.Cut(part, "\n")
 		code, name, ok := strings.Cut(head, " ")
-		if !ok {
+		switch {
+		case head == "facts":
+			facts = identity.Read(out)
+			continue
+		case !ok:
 			continue // the end
 		}
 		n, err := strconv.Atoi(code)
@@ -93,17 +97,7 @@ func (p Plan) Read(output string) []image.Check {
 		}
 		all = append(all, c)
 	}
-	return all
-}
-
-// Identity is the machine-id that the checks found, "" where none.
-func Identity(checks []image.Check) string {
-	for _, c := range checks {
-		if _, id, ok := strings.Cut(c.Output, "machine-id="); ok && c.Name == "identity" && c.Passed {
-			return strings.TrimSpace(id)
-		}
-	}
-	return ""
+	return all, facts
 }
 
 // Failed describes the checks that failed, "" when none did.
@@ -111,7 +105,11 @@ func Failed(checks []image.Check) string {
 	var all []string
 	for _, c := range checks {
 		if !c.Passed {
-			all = append(all, c.Name+": "+c.Output)
+			where := ""
+			if c.On != "" {
+				where = " on " + c.On
+			}
+			all = append(all, c.Name+where+": "+c.Output)
 		}
 	}
 	return strings.Join(all, "\n")
