@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"reflect"
 	"regexp"
 	"strings"
 	"sync"
@@ -37,12 +38,6 @@ const (
 	attempts    = 4
 	maxBackoff  = 3 * time.Second
 )
-
-// Limiter is asked before every request, retries included: op is such as
-// "ec2:RunInstances", n the number of things that it makes or ends.
-type Limiter interface {
-	Wait(ctx context.Context, op string, n int) error
-}
 
 // Config of a Driver.
 type Config struct {
@@ -184,6 +179,7 @@ func limit(ctx context.Context) (context.Context, context.CancelFunc) {
 type (
 	actKey   struct{}
 	countKey struct{}
+	wholeKey struct{}
 )
 
 // act is what travels with a mutating call.
@@ -212,6 +208,9 @@ func (d *Driver) guard(service string) func(*middleware.Stack) error {
 				if _, ok := ctx.Value(actKey{}).(*act); !ok && !reads {
 					return middleware.InitializeOutput{}, middleware.Metadata{}, &fault.Error{Kind: fault.Internal, Op: op, Message: "the call changes something and has no intent"}
 				}
+				if service == "ec2" && reads && unfiltered(in.Parameters) {
+					ctx = context.WithValue(ctx, wholeKey{}, true)
+				}
 				return next.HandleInitialize(ctx, in)
 			}), middleware.Before)
 		if err != nil {
@@ -219,9 +218,13 @@ func (d *Driver) guard(service string) func(*middleware.Stack) error {
 		}
 		return stack.Finalize.Insert(middleware.FinalizeMiddlewareFunc("Limiter",
 			func(ctx context.Context, in middleware.FinalizeInput, next middleware.FinalizeHandler) (middleware.FinalizeOutput, middleware.Metadata, error) {
+				op := op
+				if ctx.Value(wholeKey{}) != nil {
+					op += Unfiltered
+				}
 				if d.cfg.Limiter != nil {
 					n, ok := ctx.Value(countKey{}).(int)
-					if !ok {
+					if !ok || reads {
 						n = 1
 					}
 					if err := d.cfg.Limiter.Wait(ctx, op, n); err != nil {
@@ -231,9 +234,34 @@ func (d *Driver) guard(service string) func(*middleware.Stack) error {
 				if a, ok := ctx.Value(actKey{}).(*act); ok && !reads {
 					a.requests++
 				}
-				return next.HandleFinalize(ctx, in)
+				out, metadata, err := next.HandleFinalize(ctx, in)
+				if d.cfg.Limiter != nil {
+					d.cfg.Limiter.Answered(op, throttled(err))
+				}
+				return out, metadata, err
 			}), "Retry", middleware.After)
 	}
+}
+
+// unfiltered tells whether the input of a read names nothing, no filter and no
+// page.
+func unfiltered(input any) bool {
+	v := reflect.Indirect(reflect.ValueOf(input))
+	if v.Kind() != reflect.Struct {
+		return false
+	}
+	for i := range v.NumField() {
+		f := v.Field(i)
+		switch name := v.Type().Field(i).Name; {
+		case name == "MaxResults" || name == "NextToken":
+			if !f.IsNil() {
+				return false
+			}
+		case f.Kind() == reflect.Slice && f.Len() > 0: // Filters, InstanceIds, Owners
+			return false
+		}
+	}
+	return true
 }
 
 // Statically: the SDK's client is what we take.

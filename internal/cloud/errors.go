@@ -168,11 +168,23 @@ func inner(err error) error {
 	}
 }
 
+// throttled tells whether the cloud refused a request as one too many.
+func throttled(err error) bool {
+	if api, ok := errors.AsType[smithy.APIError](err); ok {
+		_, yes := retry.DefaultThrottleErrorCodes[api.ErrorCode()]
+		return yes
+	}
+	return false
+}
+
 // definite tells whether a failed call surely had no effect: the cloud itself
 // refused it, and this was its only request.
 func definite(err error, requests int) bool {
 	if requests != 1 {
 		return requests == 0
+	}
+	if throttled(err) { // EC2 says so with the status 503
+		return true
 	}
 	if _, ok := errors.AsType[smithy.APIError](err); !ok {
 		return false

@@ -121,7 +121,7 @@ func (d *Driver) TerminateInstances(ctx context.Context, in Intent, ids ...strin
 		return out, nil
 	}
 	_, err := perform(ctx, d, in, action[bool]{
-		op: op, input: ids, count: len(ids),
+		op: op, input: ids,
 		find: func(ctx context.Context, _ *IntentRecord) (bool, bool, error) {
 			left, err := live(ctx)
 			return true, err == nil && len(left) == 0, err
@@ -132,7 +132,7 @@ func (d *Driver) TerminateInstances(ctx context.Context, in Intent, ids ...strin
 				return false, err
 			}
 			for some := range slices.Chunk(left, pageSize) {
-				if _, err := d.ec2.TerminateInstances(ctx, &ec2.TerminateInstancesInput{InstanceIds: some}); err != nil {
+				if _, err := d.ec2.TerminateInstances(counted(ctx, len(some)), &ec2.TerminateInstancesInput{InstanceIds: some}); err != nil {
 					return false, translate(op, strings.Join(some[:min(3, len(some))], " "), err)
 				}
 			}

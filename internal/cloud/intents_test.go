@@ -354,6 +354,12 @@ type limiter map[string]int
 
 func (l limiter) Wait(_ context.Context, op string, n int) error { l[op] += n; return nil }
 
+func (l limiter) Answered(op string, throttled bool) {
+	if throttled {
+		l["throttled "+op]++
+	}
+}
+
 func TestLimiter(t *testing.T) {
 	s, f := openStore(t), newFake()
 	d := driver(t, s, f)
@@ -363,7 +369,13 @@ func TestLimiter(t *testing.T) {
 	if _, err := d.RunInstances(t.Context(), thing, InstanceInput{Image: "ami-1", Count: 5}); err != nil {
 		t.Fatal(err)
 	}
-	if l["ec2:RunInstances"] != 10 { // the retry counts too
+	if l["ec2:RunInstances"] != 10 || l["throttled ec2:RunInstances"] != 1 { // the retry counts too
 		t.Errorf("%v", l)
+	}
+	if _, err := d.Instances(t.Context(), nil); err != nil || l["ec2:DescribeInstances"] != 1 { // by pages
+		t.Errorf("%v %v", l, err)
+	}
+	if _, err := d.ec2.DescribeInstances(t.Context(), &ec2.DescribeInstancesInput{}); err != nil || l["ec2:DescribeInstances"+Unfiltered] != 1 {
+		t.Errorf("%v %v", l, err)
 	}
 }
