@@ -37,7 +37,7 @@ var Layers = []Layer{
 	{"surfaces", []string{"internal/server", "internal/client"}},
 	{"verbs", []string{"internal/bake", "internal/rollout", "internal/heal", "internal/expire", "internal/advance", "internal/sweep"}},
 	{"machinery", []string{"internal/reconcile", "internal/resolve", "internal/puppet", "internal/verify", "internal/seal", "internal/shell", "internal/handoff", "internal/identity"}},
-	{"adapters", []string{"internal/store/...", "internal/cloud", "internal/box/..."}},
+	{"adapters", []string{"internal/store/...", "internal/cloud", "internal/cloud/limiter", "internal/box/..."}},
 	{"nouns", []string{"internal/blueprint", "internal/image", "internal/release", "internal/environment", "internal/instance", "internal/pipeline", "internal/event", "internal/blocker", "internal/template", "internal/template/schema"}},
 	{"ground", []string{"internal/fault", "internal/clock"}},
 }

@@ -59,10 +59,11 @@ type regionStartCmd struct {
 	Base     []string      `help:"Base images to have: debian-12, debian-12-slim." default:"debian-12,debian-12-slim"`
 	Simulate bool          `help:"Play instances, networks and balancers in memory: no root, nothing runs, everything succeeds. To try the API and to test."`
 	Boot     time.Duration `help:"How long a simulated instance boots." default:"1s"`
+	Limits   string        `help:"Refuse requests that come faster than AWS takes them (aws), or take all (none)." enum:"aws,none" default:"none"`
 }
 
 func (c *regionStartCmd) args() []string {
-	args := []string{"--listen", c.Listen, "--region", c.Region}
+	args := []string{"--listen", c.Listen, "--region", c.Region, "--limits", c.Limits}
 	if c.Simulate {
 		args = append(args, "--simulate", "--boot", c.Boot.String())
 	}
@@ -88,6 +89,7 @@ type regionRunCmd struct {
 	Base     []string `default:"debian-12,debian-12-slim"`
 	Simulate bool
 	Boot     time.Duration `default:"1s"`
+	Limits   string        `enum:"aws,none" default:"none"`
 }
 
 func (c *regionRunCmd) Run(ctx context.Context, a *app) error {
@@ -98,6 +100,7 @@ func (c *regionRunCmd) Run(ctx context.Context, a *app) error {
 	defer lock.Close()
 	cfg := a.regionConfig()
 	cfg.Listen, cfg.Region, cfg.Bases, cfg.Simulate, cfg.Boot = c.Listen, c.Region, c.Base, c.Simulate, c.Boot
+	cfg.Limits = c.Limits
 	cfg.Progress = func(s string) { fmt.Fprintln(a.err, "progress:", s) }
 	return region.Run(ctx, cfg)
 }

@@ -334,7 +334,7 @@ func (c *Control) DeleteImage(ctx context.Context, name string) error {
 
 // Sweep implements server.Backend.
 func (c *Control) Sweep(ctx context.Context, dry bool) (sweep.Report, error) {
-	return c.sweeper.Sweep(ctx, dry)
+	return c.sweeper.Sweep(cloud.WithPriority(ctx, cloud.Sweep), dry)
 }
 
 // live tells of every object that has a record whether it still wants what it

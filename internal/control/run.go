@@ -28,6 +28,7 @@ import (
 	"github.com/dayfly-infra/dayfly/internal/box/https"
 	"github.com/dayfly-infra/dayfly/internal/clock"
 	"github.com/dayfly-infra/dayfly/internal/cloud"
+	"github.com/dayfly-infra/dayfly/internal/cloud/limiter"
 	"github.com/dayfly-infra/dayfly/internal/expire"
 	"github.com/dayfly-infra/dayfly/internal/fault"
 	"github.com/dayfly-infra/dayfly/internal/heal"
@@ -103,7 +104,7 @@ func (c *Control) sweepNowAndThen(ctx context.Context) {
 		if !active {
 			continue
 		}
-		r, err := c.sweeper.Sweep(reconcile.WithEpoch(ctx, epoch), false)
+		r, err := c.Sweep(reconcile.WithEpoch(ctx, epoch), false)
 		if err != nil {
 			c.cfg.Log.Warn("the sweep failed", "error", err)
 		}
@@ -157,7 +158,7 @@ func open(ctx context.Context, cfg Config) (*Control, error) {
 		return nil, err
 	}
 	c := &Control{cfg: cfg, store: st, clock: clk}
-	d, err := cloud.New(ctx, cloud.Config{Endpoint: os.Getenv("AWS_ENDPOINT_URL"), Owner: owner, Store: st, Clock: clk, Log: cfg.Log, Epoch: reconcile.Epoch})
+	d, err := cloud.New(ctx, cloud.Config{Limiter: limiter.New(clk, cfg.Log), Endpoint: os.Getenv("AWS_ENDPOINT_URL"), Owner: owner, Store: st, Clock: clk, Log: cfg.Log, Epoch: reconcile.Epoch})
 	if err != nil {
 		st.Close()
 		return nil, err
@@ -180,13 +181,13 @@ func (c *Control) wire(agent []byte, openBox func(address string) (box.Box, erro
 	c.resolver = &resolve.Resolver{Store: st, Cloud: c.cloud, Open: openBox, Dir: filepath.Join(cfg.Dir, "tmp"), Clock: clk, Log: cfg.Log, Epoch: reconcile.Epoch}
 	c.sweeper = &sweep.Sweeper{Store: st, Cloud: c.cloud, Live: c.live, Clock: clk}
 	rc := rollout.Config{Store: st, Cloud: c.cloud, Blueprints: c.files, Templates: templates{}, Images: c.bakes, Releases: c.resolver, Clock: clk, Log: cfg.Log, Patience: patience}
-	c.engine = reconcile.New(reconcile.Config{Store: st, Clock: clk, Log: cfg.Log, Holder: owner, Loops: []reconcile.Loop{
+	c.engine = reconcile.New(reconcile.Config{Store: st, Clock: clk, Log: cfg.Log, Holder: owner, Loops: prioritized([]reconcile.Loop{
 		c.bakes,
 		&rollout.Foundations{Config: rc}, &rollout.Generations{Config: rc}, &rollout.Environments{Config: rc},
 		&advance.Loop{Store: st, Cloud: c.cloud, Blueprints: suiteFiles{c.files}, Images: c.bakes, Releases: c.resolver, Clock: clk, Log: cfg.Log, StackName: name},
 		&heal.Loop{Store: st, Cloud: c.cloud, Clock: clk, Log: cfg.Log},
 		expire.Environments(st, clk, cfg.Log), expire.Foundations(st, clk, cfg.Log),
-	}})
+	})})
 }
 
 // suiteFiles is files as the loop of test runs wants it.

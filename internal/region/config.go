@@ -35,6 +35,7 @@ type Config struct {
 	Bases    []string
 	Simulate bool          // instances, networks and balancers are in memory: no root, no kernel objects
 	Boot     time.Duration // of a simulated instance
+	Limits   string        // "aws": refuse requests that come faster than AWS takes them; "" or "none": take all
 	Log      *slog.Logger
 	Progress func(string)
 }

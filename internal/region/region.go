@@ -37,6 +37,7 @@ import (
 	"github.com/dayfly-infra/dayfly/internal/region/ssm"
 	"github.com/dayfly-infra/dayfly/internal/region/state"
 	"github.com/dayfly-infra/dayfly/internal/region/sts"
+	"github.com/dayfly-infra/dayfly/internal/region/throttle"
 	"github.com/dayfly-infra/dayfly/internal/region/wire"
 )
 
@@ -219,6 +220,9 @@ func (d *daemon) services() (err error) {
 	d.objects = objects
 	srv := wire.NewServer(d.bus, d.iam, d.iam, cfg.Log, d.clk)
 	srv.Region, srv.Objects = cfg.Region, objects
+	if cfg.Limits == "aws" {
+		srv.Limiter = throttle.New(d.clk)
+	}
 	d.api = webServer(srv)
 	key, err := imds.Key(d.db)
 	if err != nil {

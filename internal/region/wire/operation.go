@@ -57,7 +57,7 @@ func (x *exchange) serveOperation() error {
 	}
 	ctx := WithCaller(r.Context(), x.caller)
 	if x.Limiter != nil {
-		if err := x.Limiter.Allow(x.caller, s.model.Name, x.op); err != nil {
+		if err := x.Limiter.Allow(x.caller, s.model.Name, x.op, in); err != nil {
 			return err
 		}
 	}

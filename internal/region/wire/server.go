@@ -37,9 +37,10 @@ type Needer interface {
 	Needs(ctx context.Context, c Caller, service, op string, in any) []Need
 }
 
-// Limiter refuses calls that come too fast, with the service's own error.
+// Limiter refuses calls that come too fast, with the service's own error; in is
+// the operation's input, nil for objects, where op is the HTTP method.
 type Limiter interface {
-	Allow(caller Caller, service, op string) error
+	Allow(caller Caller, service, op string, in any) error
 }
 
 // Server is the region's endpoint for all services.
@@ -217,7 +218,7 @@ func (x *exchange) serveObjects() error {
 		return &Error{Code: "NotImplemented", Message: "the region has no service s3", Status: http.StatusNotImplemented}
 	}
 	if x.Limiter != nil {
-		if err := x.Limiter.Allow(x.caller, "s3", r.Method); err != nil {
+		if err := x.Limiter.Allow(x.caller, "s3", r.Method, nil); err != nil {
 			return err
 		}
 	}

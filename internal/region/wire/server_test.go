@@ -422,7 +422,7 @@ func TestEC2RoundTrip(t *testing.T) {
 
 type limit struct{}
 
-func (limit) Allow(_ wire.Caller, service, op string) error {
+func (limit) Allow(_ wire.Caller, service, op string, _ any) error {
 	return &wire.Error{Code: "Throttling", Message: service + ":" + op}
 }
 

@@ -1,0 +1,57 @@
+package control
+
+import (
+	"context"
+	"strings"
+	"time"
+
+	"github.com/dayfly-infra/dayfly/internal/bake"
+	"github.com/dayfly-infra/dayfly/internal/cloud"
+	"github.com/dayfly-infra/dayfly/internal/environment"
+	"github.com/dayfly-infra/dayfly/internal/pipeline"
+	"github.com/dayfly-infra/dayfly/internal/reconcile"
+	"github.com/dayfly-infra/dayfly/internal/store"
+)
+
+// ranked runs a loop with the priority that its work has in the cloud.
+type ranked struct {
+	reconcile.Loop
+}
+
+// Reconcile implements reconcile.Loop.
+func (r ranked) Reconcile(ctx context.Context, name string) (time.Duration, error) {
+	return r.Loop.Reconcile(cloud.WithPriority(ctx, priority(r.Kind(), name)), name)
+}
+
+// Follows implements reconcile.Follower.
+func (r ranked) Follows(k store.Key) []string {
+	if f, ok := r.Loop.(reconcile.Follower); ok {
+		return f.Follows(k)
+	}
+	return nil
+}
+
+func prioritized(loops []reconcile.Loop) []reconcile.Loop {
+	out := make([]reconcile.Loop, len(loops))
+	for i, l := range loops {
+		out[i] = ranked{l}
+	}
+	return out
+}
+
+// priority is that of a record's work: what a test run waits for comes after
+// what people and users wait for.
+func priority(kind, name string) cloud.Priority {
+	switch kind {
+	case bake.Kind:
+		return cloud.Bake
+	case pipeline.Kind:
+		return cloud.Tests
+	case environment.Kind, environment.FoundationKind, environment.GenerationKind:
+		env, _, _ := strings.Cut(name, "/")
+		if pipeline.RunOf(env) != "" {
+			return cloud.Tests
+		}
+	}
+	return cloud.Rollout
+}
