@@ -8,6 +8,7 @@ import (
 	"github.com/dayfly-infra/dayfly/internal/bake"
 	"github.com/dayfly-infra/dayfly/internal/cloud"
 	"github.com/dayfly-infra/dayfly/internal/environment"
+	"github.com/dayfly-infra/dayfly/internal/heal"
 	"github.com/dayfly-infra/dayfly/internal/pipeline"
 	"github.com/dayfly-infra/dayfly/internal/reconcile"
 	"github.com/dayfly-infra/dayfly/internal/store"
@@ -20,7 +21,7 @@ type ranked struct {
 
 // Reconcile implements reconcile.Loop.
 func (r ranked) Reconcile(ctx context.Context, name string) (time.Duration, error) {
-	return r.Loop.Reconcile(cloud.WithPriority(ctx, priority(r.Kind(), name)), name)
+	return r.Loop.Reconcile(cloud.WithPriority(ctx, priority(r.Loop, name)), name)
 }
 
 // Follows implements reconcile.Follower.
@@ -41,8 +42,11 @@ func prioritized(loops []reconcile.Loop) []reconcile.Loop {
 
 // priority is that of a record's work: what a test run waits for comes after
 // what people and users wait for.
-func priority(kind, name string) cloud.Priority {
-	switch kind {
+func priority(l reconcile.Loop, name string) cloud.Priority {
+	if _, ok := l.(*heal.Loop); ok {
+		return cloud.Repair
+	}
+	switch l.Kind() {
 	case bake.Kind:
 		return cloud.Bake
 	case pipeline.Kind:
