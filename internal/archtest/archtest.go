@@ -93,7 +93,8 @@ var Rules = []Rule{
 	{Name: "services meet on the bus", Of: services, Deny: services},
 	{Name: "services know ports, not what is behind them", Of: services, Deny: []string{"internal/region/hypervisor/...", "internal/region/network/...", "internal/region/balancer/..."}, Except: []string{"internal/region/hypervisor", "internal/region/network", "internal/region/balancer"}},
 	{Name: "the agent knows the hand-off alone", Of: []string{"internal/agent", "internal/handoff", "cmd/dayfly-agent"}, Deny: []string{ours, "github.com/aws/..."}, Except: []string{"internal/agent", "internal/handoff"}, Deep: true},
-	{Name: "the guest stays small", Of: []string{"internal/region/guest", "cmd/dayfly-guest"}, Deny: []string{ours, "net", "net/http", "os/exec", "github.com/..."}, Except: []string{"internal/region/guest"}, Deep: true},
+	{Name: "the guest stays small", Of: []string{"internal/region/guest", "internal/region/hypervisor/launch/inside", "cmd/dayfly-guest"}, Deny: []string{ours, "net", "net/http", "os/exec", "github.com/..."}, Except: []string{"internal/region/guest", "internal/region/hypervisor/launch/inside"}, Deep: true},
+	{Name: "what becomes PID 1 knows its plan alone", Of: []string{"internal/region/hypervisor/launch/inside"}, Deny: []string{ours}, Except: []string{"internal/region/hypervisor/launch/inside"}, Deep: true},
 	{Name: "tests' support stays in tests", Of: []string{"..."}, But: support, Deny: append([]string{"testing", "internal/archtest"}, support...)},
 }
 

@@ -9,7 +9,13 @@ import (
 
 // Benchmark45 makes and destroys 45 instances at once.
 func Benchmark45(b *testing.B) {
-	h := open(b, setup(b))
+	for _, r := range runtimes {
+		b.Run(r, func(b *testing.B) { benchmark45(b, r) })
+	}
+}
+
+func benchmark45(b *testing.B, runtime string) {
+	h := open(b, setup(b, runtime))
 	importSmall(b, h)
 	const n = 45
 	each := func(f func(id string) error) time.Duration {

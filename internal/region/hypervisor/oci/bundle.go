@@ -1,23 +1,13 @@
 package oci
 
 import (
-	"context"
-	"encoding/json"
-	"errors"
 	"fmt"
-	"io"
-	"os"
-	"os/exec"
 	goruntime "runtime"
 	"slices"
-	"strconv"
-	"strings"
-	"syscall"
-	"time"
+	"sync"
 
 	"github.com/moby/profiles/seccomp"
 	"github.com/opencontainers/runtime-spec/specs-go"
-	"golang.org/x/sys/unix"
 
 	"github.com/dayfly-infra/dayfly/internal/region/guest"
 	"github.com/dayfly-infra/dayfly/internal/region/hypervisor"
@@ -48,20 +38,6 @@ const (
 	oomScoreAdj   = 500 // the host's own processes go last
 	runTmpfsLimit = "size=20%"
 )
-
-func encode(w io.Writer, v any) error { return json.NewEncoder(w).Encode(v) }
-
-func (i *instance) writeBundle(h *Hypervisor) error {
-	spec, err := h.spec(i)
-	if err != nil {
-		return err
-	}
-	f, err := os.OpenFile(i.path("config.json"), os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
-	if err != nil {
-		return err
-	}
-	return errors.Join(encode(f, spec), f.Close())
-}
 
 func (h *Hypervisor) spec(i *instance) (*specs.Spec, error) {
 	in, systemd := i.rec.Spec, i.rec.Boot == hypervisor.BootSystemd
@@ -96,19 +72,42 @@ func (h *Hypervisor) spec(i *instance) (*specs.Spec, error) {
 			Resources: h.resources(in),
 		},
 	}
-	profile, err := seccomp.GetDefaultProfile(s)
-	if err != nil {
+	var err error
+	if s.Linux.Seccomp, err = h.profiles.of(s, i.rec.Boot); err != nil {
 		return nil, fmt.Errorf("seccomp profile: %w", err)
 	}
-	if systemd {
+	return s, nil
+}
+
+// profiles are made once: they depend on the capabilities alone, and whoever
+// compiles one knows it again by its address.
+type profiles struct {
+	mu   sync.Mutex
+	made map[hypervisor.Boot]*specs.LinuxSeccomp
+}
+
+func (p *profiles) of(s *specs.Spec, boot hypervisor.Boot) (*specs.LinuxSeccomp, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if made := p.made[boot]; made != nil {
+		return made, nil
+	}
+	profile, err := seccomp.GetDefaultProfile(s)
+	if err != nil {
+		return nil, err
+	}
+	if boot == hypervisor.BootSystemd {
 		for k := range profile.Syscalls {
 			c := &profile.Syscalls[k]
 			c.Names = slices.DeleteFunc(slices.Clone(c.Names), func(n string) bool { return slices.Contains(notForSystemd, n) })
 		}
 		profile.Syscalls = slices.DeleteFunc(profile.Syscalls, func(c specs.LinuxSyscall) bool { return len(c.Names) == 0 })
 	}
-	s.Linux.Seccomp = profile
-	return s, nil
+	if p.made == nil {
+		p.made = map[hypervisor.Boot]*specs.LinuxSeccomp{}
+	}
+	p.made[boot] = profile
+	return profile, nil
 }
 
 func (h *Hypervisor) resources(in hypervisor.Instance) *specs.LinuxResources {
@@ -163,67 +162,4 @@ func (h *Hypervisor) mounts(i *instance, systemd bool) []specs.Mount {
 	return append(m,
 		specs.Mount{Destination: guest.Binary, Type: "bind", Source: h.cfg.GuestPath, Options: []string{"bind", "ro", "nosuid", "nodev"}},
 		specs.Mount{Destination: guest.HostDir, Type: "bind", Source: i.guestDir(), Options: []string{"bind", "rw", "nosuid", "nodev", "noexec"}})
-}
-
-// runContainer starts PID 1 and returns its number.
-func (h *Hypervisor) runContainer(ctx context.Context, i *instance) (int, error) {
-	if i.rec.Boot == hypervisor.BootSystemd && !h.cgroups.unified && h.cgroups.systemd != "" {
-		// The runtime binds it before it makes it.
-		if err := os.MkdirAll(h.cgroups.systemd+h.cgroups.path(i.id), 0o755); err != nil {
-			return 0, err
-		}
-	}
-	// A reboot must find the same file even if root inside has replaced it.
-	console, err := os.OpenFile(i.consolePath(), os.O_CREATE|os.O_WRONLY|os.O_APPEND|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0o600)
-	if err != nil {
-		return 0, fmt.Errorf("console: %w", err)
-	}
-	defer console.Close()
-	if st, err := console.Stat(); err != nil || !st.Mode().IsRegular() {
-		return 0, fmt.Errorf("console: not a file any more (%w)", err)
-	}
-	pidFile, log := i.path("pid"), i.path("runtime.log")
-	for _, f := range []string{pidFile, log} {
-		if err := os.Remove(f); err != nil && !missing(err) {
-			return 0, err
-		}
-	}
-	c := exec.CommandContext(ctx, h.runc, "--root", h.runcRoot(), "--log", log, "--log-format", "json",
-		"run", "--detach", "--bundle", i.dir, "--pid-file", pidFile, h.container(i.id))
-	c.Env, c.Dir = h.runcEnv, i.dir
-	c.Stdout, c.Stderr = console, console
-	c.WaitDelay = time.Second
-	// The runtime ends with this process: New could not see what a surviving
-	// one makes later. The kernel ties that to the thread that started it.
-	c.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	goruntime.LockOSThread()
-	defer goruntime.UnlockOSThread()
-	if err := c.Run(); err != nil {
-		return 0, fmt.Errorf("%s: %w: %s", h.cfg.Runtime, err, runtimeError(log))
-	}
-	b, err := os.ReadFile(pidFile)
-	if err != nil {
-		return 0, err
-	}
-	pid, err := strconv.Atoi(strings.TrimSpace(string(b)))
-	if err != nil || pid <= 1 {
-		return 0, fmt.Errorf("%s: %q is no process", pidFile, b)
-	}
-	return pid, nil
-}
-
-// runtimeError is the last error that the runtime logged.
-func runtimeError(log string) string {
-	b, err := os.ReadFile(log)
-	if err != nil {
-		return "it left no log"
-	}
-	text := "it gives no reason"
-	for line := range strings.Lines(string(b)) {
-		var e struct{ Level, Msg string }
-		if json.Unmarshal([]byte(line), &e) == nil && (e.Level == "error" || e.Level == "fatal") {
-			text = e.Msg
-		}
-	}
-	return text
 }

@@ -14,16 +14,19 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/dayfly-infra/dayfly/internal/region/hypervisor/launch"
 )
 
 // cgroups knows where this host has its hierarchies: one (v2), or one per
 // controller and perhaps a v2 one beside them (v1, hybrid).
 type cgroups struct {
 	unified bool
-	mounts  []string // mount points
-	systemd string   // mount point of name=systemd in v1
-	memory  string   // mount point of the memory controller in v1
-	swap    bool     // memory and swap can be limited together
+	mounts  []string           // mount points
+	groups  []launch.Hierarchy // of v1, by name
+	systemd string             // mount point of name=systemd in v1
+	memory  string             // mount point of the memory controller in v1
+	swap    bool               // memory and swap can be limited together
 	prefix  string
 }
 
@@ -55,6 +58,7 @@ func parseCgroups(r io.Reader) cgroups {
 			continue
 		}
 		mount, options := l[4], strings.Split(r[2], ",")
+		known := slices.Contains(c.mounts, mount)
 		switch {
 		case r[0] == "cgroup2" && mount == "/sys/fs/cgroup":
 			c.unified, c.swap = true, true
@@ -65,8 +69,16 @@ func parseCgroups(r io.Reader) cgroups {
 		case r[0] != "cgroup" && r[0] != "cgroup2":
 			continue
 		}
-		if !slices.Contains(c.mounts, mount) {
-			c.mounts = append(c.mounts, mount)
+		if known {
+			continue
+		}
+		c.mounts = append(c.mounts, mount)
+		if r[0] == "cgroup" {
+			data := filepath.Base(mount)
+			if slices.Contains(options, "name="+data) {
+				data = "name=" + data
+			}
+			c.groups = append(c.groups, launch.Hierarchy{Mount: mount, Data: data})
 		}
 	}
 	return c

@@ -8,6 +8,7 @@ import (
 	"github.com/opencontainers/runtime-spec/specs-go"
 
 	"github.com/dayfly-infra/dayfly/internal/region/hypervisor"
+	"github.com/dayfly-infra/dayfly/internal/region/hypervisor/launch"
 )
 
 func TestParseCgroups(t *testing.T) {
@@ -19,9 +20,11 @@ func TestParseCgroups(t *testing.T) {
 			cgroups{unified: true, swap: true, mounts: []string{"/sys/fs/cgroup"}}},
 		"v1": {"31 23 0:28 / /sys/fs/cgroup ro - tmpfs tmpfs ro\n32 31 0:29 / /sys/fs/cgroup/systemd rw - cgroup cgroup rw,xattr,name=systemd\n" +
 			"33 31 0:30 / /sys/fs/cgroup/cpu,cpuacct rw - cgroup cgroup rw,cpu,cpuacct\n34 31 0:31 / /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory\n",
-			cgroups{memory: "/sys/fs/cgroup/memory", systemd: "/sys/fs/cgroup/systemd", mounts: []string{"/sys/fs/cgroup/systemd", "/sys/fs/cgroup/cpu,cpuacct", "/sys/fs/cgroup/memory"}}},
+			cgroups{memory: "/sys/fs/cgroup/memory", systemd: "/sys/fs/cgroup/systemd", mounts: []string{"/sys/fs/cgroup/systemd", "/sys/fs/cgroup/cpu,cpuacct", "/sys/fs/cgroup/memory"},
+				groups: []launch.Hierarchy{{Mount: "/sys/fs/cgroup/systemd", Data: "name=systemd"}, {Mount: "/sys/fs/cgroup/cpu,cpuacct", Data: "cpu,cpuacct"}, {Mount: "/sys/fs/cgroup/memory", Data: "memory"}}}},
 		"hybrid": {"34 31 0:31 / /sys/fs/cgroup/memory rw - cgroup memory rw,memory\n35 31 0:32 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw\n36 1 0:33 / /mnt/cgroup rw - cgroup2 x rw\n",
-			cgroups{memory: "/sys/fs/cgroup/memory", mounts: []string{"/sys/fs/cgroup/memory", "/sys/fs/cgroup/unified"}}},
+			cgroups{memory: "/sys/fs/cgroup/memory", mounts: []string{"/sys/fs/cgroup/memory", "/sys/fs/cgroup/unified"},
+				groups: []launch.Hierarchy{{Mount: "/sys/fs/cgroup/memory", Data: "memory"}}}},
 		"none": {"22 27 0:21 / /proc rw - proc proc rw\nbroken\n", cgroups{}},
 	} {
 		if got := parseCgroups(strings.NewReader(c.mountinfo)); !reflect.DeepEqual(got, c.want) {

@@ -12,58 +12,60 @@ import (
 
 // TestDebian boots the real base images. It is slow without a warm cache.
 func TestDebian(t *testing.T) {
-	cache := os.Getenv("DAYFLY_TEST_BASEIMAGES")
-	if cache == "" {
-		t.Skip("set DAYFLY_TEST_BASEIMAGES to a cache directory of base images")
-	}
-	h := open(t, setup(t))
-	for _, name := range baseimage.Names() {
-		t.Run(name, func(t *testing.T) {
-			path, boot, _, err := baseimage.Ensure(t.Context(), name, cache, nil)
-			if err != nil {
-				t.Fatal(err)
-			}
-			f, err := os.Open(path)
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer f.Close()
-			if _, err := h.ImportImage(contextFor(t), name, boot, f); err != nil {
-				t.Fatal(err)
-			}
-			in := small("i-" + name)
-			in.Image, in.MemoryMiB, in.Pids = name, 512, 512
-			in.Env["QUOTED"] = `a "b" \c 100% é`
-			in.UserData = []byte("#!/bin/sh\nprintf 'user data: %s\\n' \"$QUOTED\"\n")
-			begun := time.Now()
-			create(t, h, in)
-			t.Log("ready after", time.Since(begun))
-			for end := time.Now().Add(30 * time.Second); ; time.Sleep(10 * time.Millisecond) {
-				out, _ := h.Console(contextFor(t), in.ID, 1<<20)
-				if strings.Contains(string(out), "user data: "+in.Env["QUOTED"]) {
-					break
+	each(t, func(t *testing.T, setup func(testing.TB) Config) {
+		cache := os.Getenv("DAYFLY_TEST_BASEIMAGES")
+		if cache == "" {
+			t.Skip("set DAYFLY_TEST_BASEIMAGES to a cache directory of base images")
+		}
+		h := open(t, setup(t))
+		for _, name := range baseimage.Names() {
+			t.Run(name, func(t *testing.T) {
+				path, boot, _, err := baseimage.Ensure(t.Context(), name, cache, nil)
+				if err != nil {
+					t.Fatal(err)
 				}
-				if time.Now().After(end) {
-					t.Fatalf("no user data in %s", out)
+				f, err := os.Open(path)
+				if err != nil {
+					t.Fatal(err)
 				}
-			}
-			if r := sh(t, h, in.ID, "printf %s \"$QUOTED\"; ps -e > /dev/null; curl --version > /dev/null; ip link show lo > /dev/null"); string(r.Stdout) != in.Env["QUOTED"] || r.ExitCode != 0 {
-				t.Errorf("%+v", r)
-			}
-			if boot == hypervisor.BootSystemd {
-				systemd(t, h, in.ID)
-			}
-			begun = time.Now()
-			if err := h.Stop(contextFor(t), in.ID, 20*time.Second); err != nil {
-				t.Fatal(err)
-			}
-			if d := time.Since(begun); d > 15*time.Second {
-				t.Errorf("it was killed: the stop took %s", d)
-			} else {
-				t.Log("stopped after", d)
-			}
-		})
-	}
+				defer f.Close()
+				if _, err := h.ImportImage(contextFor(t), name, boot, f); err != nil {
+					t.Fatal(err)
+				}
+				in := small("i-" + name)
+				in.Image, in.MemoryMiB, in.Pids = name, 512, 512
+				in.Env["QUOTED"] = `a "b" \c 100% é`
+				in.UserData = []byte("#!/bin/sh\nprintf 'user data: %s\\n' \"$QUOTED\"\n")
+				begun := time.Now()
+				create(t, h, in)
+				t.Log("ready after", time.Since(begun))
+				for end := time.Now().Add(30 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+					out, _ := h.Console(contextFor(t), in.ID, 1<<20)
+					if strings.Contains(string(out), "user data: "+in.Env["QUOTED"]) {
+						break
+					}
+					if time.Now().After(end) {
+						t.Fatalf("no user data in %s", out)
+					}
+				}
+				if r := sh(t, h, in.ID, "printf %s \"$QUOTED\"; ps -e > /dev/null; curl --version > /dev/null; ip link show lo > /dev/null"); string(r.Stdout) != in.Env["QUOTED"] || r.ExitCode != 0 {
+					t.Errorf("%+v", r)
+				}
+				if boot == hypervisor.BootSystemd {
+					systemd(t, h, in.ID)
+				}
+				begun = time.Now()
+				if err := h.Stop(contextFor(t), in.ID, 20*time.Second); err != nil {
+					t.Fatal(err)
+				}
+				if d := time.Since(begun); d > 15*time.Second {
+					t.Errorf("it was killed: the stop took %s", d)
+				} else {
+					t.Log("stopped after", d)
+				}
+			})
+		}
+	})
 }
 
 func systemd(t *testing.T, h *Hypervisor, id string) {

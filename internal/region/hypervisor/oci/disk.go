@@ -3,7 +3,6 @@ package oci
 import (
 	"bytes"
 	"errors"
-	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -12,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/dayfly-infra/dayfly/internal/region/guest"
+	"github.com/dayfly-infra/dayfly/internal/region/hypervisor/launch/inside"
 )
 
 // prepare makes everything that the container needs but the container.
@@ -33,10 +33,14 @@ func (h *Hypervisor) prepare(i *instance, first bool) error {
 	if err := i.writeGuestDir(first); err != nil {
 		return err
 	}
-	if err := i.writeBundle(h); err != nil {
-		return err
-	}
-	return h.mountRoot(i, lowers)
+	// Volatile leaves a mark that would refuse the next mount; what was
+	// written until the stop is complete.
+	return os.RemoveAll(filepath.Join(i.path("work"), "work", "incompat"))
+}
+
+// root is the union that is the instance's root.
+func (h *Hypervisor) root(i *instance) inside.Overlay {
+	return inside.Overlay{Target: i.path("rootfs"), Lowers: append([]string{i.path("skel")}, h.lowers(i)...), Upper: i.path("upper"), Work: i.path("work")}
 }
 
 // lowers are the directories of the instance's layers, the highest first.
@@ -178,59 +182,4 @@ func (i *instance) writeGuestDir(first bool) error {
 		return err
 	}
 	return errors.Join(encode(f, b), f.Close())
-}
-
-// mountRoot mounts the union on rootfs.
-func (h *Hypervisor) mountRoot(i *instance, lowers []string) error {
-	dirs := append([]string{i.path("skel")}, lowers...)
-	upper, work := i.path("upper"), i.path("work")
-	// Volatile leaves a mark that would refuse the next mount; what was
-	// written until the stop is complete.
-	if err := os.RemoveAll(filepath.Join(work, "work", "incompat")); err != nil {
-		return err
-	}
-	option := overlayOptions(dirs, upper, work)
-	if len(option) >= os.Getpagesize()-64 || strings.ContainsAny(h.cfg.Dir, `:,\`) {
-		// The kernel takes one page of options: descriptors have short names.
-		fds := make([]int, 0, len(dirs)+2)
-		defer func() {
-			for _, fd := range fds {
-				unix.Close(fd)
-			}
-		}()
-		short := func(dir string) (string, error) {
-			fd, err := unix.Open(dir, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
-			if err != nil {
-				return "", fmt.Errorf("open %s: %w", dir, err)
-			}
-			fds = append(fds, fd)
-			return fmt.Sprintf("/proc/self/fd/%d", fd), nil
-		}
-		all := append(slices.Clone(dirs), upper, work)
-		for k := range all {
-			var err error
-			if all[k], err = short(all[k]); err != nil {
-				return err
-			}
-		}
-		option = overlayOptions(all[:len(dirs)], all[len(dirs)], all[len(dirs)+1])
-		if len(option) >= os.Getpagesize() {
-			return fmt.Errorf("the image has %d layers: too many for one mount", len(lowers))
-		}
-	}
-	err := unix.Mount("overlay", i.path("rootfs"), "overlay", 0, option+",volatile")
-	if errors.Is(err, unix.EINVAL) { // a kernel before 5.10
-		err = unix.Mount("overlay", i.path("rootfs"), "overlay", 0, option)
-	}
-	if err != nil {
-		return fmt.Errorf("mount overlayfs of %d layers below %s: %w (the directory must be on a file system that overlayfs can write to, such as ext4 or xfs)", len(lowers), i.dir, err)
-	}
-	return nil
-}
-
-// overlayOptions keeps upper directories self-contained: no redirects into
-// layers below and no files without their data, so that each can become a
-// layer itself.
-func overlayOptions(lowers []string, upper, work string) string {
-	return "index=off,metacopy=off,redirect_dir=off,xino=off,lowerdir=" + strings.Join(lowers, ":") + ",upperdir=" + upper + ",workdir=" + work
 }

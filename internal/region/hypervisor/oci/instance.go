@@ -10,8 +10,6 @@ import (
 	"sync"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/dayfly-infra/dayfly/internal/region/guest"
 	"github.com/dayfly-infra/dayfly/internal/region/hypervisor"
 )
@@ -162,27 +160,23 @@ func (h *Hypervisor) start(ctx context.Context, i *instance, first bool) error {
 
 // launch runs the container and records it.
 func (h *Hypervisor) launch(ctx context.Context, i *instance) error {
-	pid, err := h.runContainer(ctx, i)
+	p, err := h.runContainer(ctx, i)
 	if err != nil {
 		return err
 	}
-	ticks, err := startTicks(pid)
+	ticks, err := startTicks(p.PID)
 	if err != nil {
+		abandon(p)
 		return fmt.Errorf("PID 1 ended at once: %w; console: %s", err, i.consoleTail())
 	}
-	pidfd, err := unix.PidfdOpen(pid, 0)
-	if err != nil {
-		return fmt.Errorf("PID 1 ended at once: %w; console: %s", err, i.consoleTail())
-	}
-	unix.CloseOnExec(pidfd)
 	rec := i.rec
-	rec.Run = &run{PID: pid, Ticks: ticks, BootID: h.bootID, Started: h.cfg.Clock.Now()}
+	rec.Run = &run{PID: p.PID, Ticks: ticks, BootID: h.bootID, Started: h.cfg.Clock.Now()}
 	rec.Asked, rec.Reason = false, ""
 	if err := h.save(i, rec); err != nil {
-		unix.Close(pidfd)
+		abandon(p)
 		return err
 	}
-	return h.follow(i, pidfd)
+	return h.follow(i, p.PIDFD)
 }
 
 // follow watches the process of pidfd as the instance's PID 1.
@@ -195,6 +189,7 @@ func (h *Hypervisor) follow(i *instance, pidfd int) error {
 	h.mu.Unlock()
 	err := h.watch.add(pidfd, func() {
 		l.why = exitReason(pidfd, pid)
+		reap(pidfd)
 		h.mu.Lock()
 		i.status.State, i.status.PID = hypervisor.Stopped, 0
 		closed := h.closed

@@ -65,15 +65,18 @@ import (
 	"github.com/dayfly-infra/dayfly/internal/clock"
 	"github.com/dayfly-infra/dayfly/internal/fault"
 	"github.com/dayfly-infra/dayfly/internal/region/hypervisor"
+	"github.com/dayfly-infra/dayfly/internal/region/hypervisor/launch"
 )
 
 // Config of a Hypervisor.
 type Config struct {
-	Dir         string       // images and instances; on a file system that overlayfs can write to
-	RunDir      string       // state that need not survive a reboot, such as /run/dayfly
-	Prefix      string       // parent cgroup and beginning of container names, unique on this host
-	GuestPath   string       // the dayfly-guest program, statically linked
-	Runtime     string       // "runc" when empty
+	Dir       string // images and instances; on a file system that overlayfs can write to
+	RunDir    string // state that need not survive a reboot, such as /run/dayfly
+	Prefix    string // parent cgroup and beginning of container names, unique on this host
+	GuestPath string // the dayfly-guest program, statically linked
+	// Runtime is "launch" for package launch, or an OCI runtime such as "runc".
+	// When empty, package launch where it can be, else runc.
+	Runtime     string
 	Concurrency int          // instances started or removed at once; two per processor when 0
 	Log         *slog.Logger // slog.Default when nil
 	Clock       clock.Clock  // the real one when nil
@@ -81,17 +84,18 @@ type Config struct {
 
 // Hypervisor implements hypervisor.Hypervisor. Make it with New.
 type Hypervisor struct {
-	cfg     Config
-	runc    string
-	runcEnv []string
-	bootID  string
-	lock    *os.File
-	cgroups cgroups
-	slots   chan struct{}
-	watch   *watcher
-	events  *queue
-	work    sync.WaitGroup // clean-ups after exits
-	quit    chan struct{}  // closed by Close
+	cfg      Config
+	launcher *launch.Launcher // nil where an OCI runtime is asked for, or needed
+	runtime  string           // its path then
+	profiles profiles
+	bootID   string
+	lock     *os.File
+	cgroups  cgroups
+	slots    chan struct{}
+	watch    *watcher
+	events   *queue
+	work     sync.WaitGroup // clean-ups after exits
+	quit     chan struct{}  // closed by Close
 
 	mu     sync.Mutex // guards what follows, and status of instances
 	images map[string]image
@@ -165,13 +169,6 @@ func (h *Hypervisor) configure() error {
 	if i, err := os.Stat(c.GuestPath); err != nil || !i.Mode().IsRegular() || i.Mode()&0o111 == 0 {
 		return refuse("the guest program "+c.GuestPath+" is missing or not executable", "build it: make build", err)
 	}
-	if c.Runtime == "" {
-		c.Runtime = "runc"
-	}
-	var err error
-	if h.runc, err = exec.LookPath(c.Runtime); err != nil {
-		return refuse("the OCI runtime "+c.Runtime+" is missing", "apt-get install runc", err)
-	}
 	if c.Concurrency <= 0 {
 		c.Concurrency = 2 * runtime.NumCPU()
 	}
@@ -186,9 +183,39 @@ func (h *Hypervisor) configure() error {
 		return refuse("this host has no /proc", "", err)
 	}
 	h.bootID = strings.TrimSpace(string(boot))
-	h.runcEnv = []string{"PATH=" + os.Getenv("PATH"), "GOMAXPROCS=2", "GOGC=off"}
-	h.cgroups, err = findCgroups(c.Prefix)
-	return err
+	if h.cgroups, err = findCgroups(c.Prefix); err != nil {
+		return err
+	}
+	return h.chooseRuntime()
+}
+
+const ownRuntime = "launch"
+
+// chooseRuntime takes the launcher where it can be had.
+func (h *Hypervisor) chooseRuntime() error {
+	c := &h.cfg
+	why := ""
+	switch {
+	case runtime.GOARCH != "amd64":
+		why = "it knows the system calls of x86-64 alone"
+	case h.cgroups.unified:
+		why = "it knows cgroup v1 alone"
+	}
+	var err error
+	switch {
+	case (c.Runtime == "" || c.Runtime == ownRuntime) && why == "":
+		h.launcher, err = launch.New(launch.Config{Program: c.GuestPath, Groups: h.cgroups.groups})
+		return err
+	case c.Runtime == ownRuntime:
+		return refuse("Dayfly's own launcher cannot be used here: "+why, "use the runtime runc", nil)
+	case c.Runtime == "":
+		c.Log.Info("instances are started by runc, not by Dayfly's own launcher", "because", why)
+		c.Runtime = "runc"
+	}
+	if h.runtime, err = exec.LookPath(c.Runtime); err != nil {
+		return refuse("the OCI runtime "+c.Runtime+" is missing", "apt-get install runc", err)
+	}
+	return nil
 }
 
 func (h *Hypervisor) imagesDir() string    { return filepath.Join(h.cfg.Dir, "images") }
@@ -231,7 +258,11 @@ func (h *Hypervisor) Close() error {
 	}
 	h.work.Wait()
 	h.events.close()
-	return h.lock.Close()
+	var err error
+	if h.launcher != nil {
+		err = h.launcher.Close()
+	}
+	return errors.Join(err, h.lock.Close())
 }
 
 // find returns an instance that Create has finished.

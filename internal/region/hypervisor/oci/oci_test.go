@@ -65,31 +65,33 @@ func sh(t testing.TB, h *Hypervisor, id, script string) hypervisor.Result {
 }
 
 func TestInstance(t *testing.T) {
-	h := open(t, setup(t))
-	importSmall(t, h)
-	create(t, h, small("i-1"))
-	r := sh(t, h, "i-1", "hostname; cat /etc/hosts /etc/hostname /etc/resolv.conf; echo $WHERE $HOME $PATH; ls /run /run/dayfly; exit 3")
-	if r.ExitCode != 3 {
-		t.Errorf("%d %s", r.ExitCode, r.Stderr)
-	}
-	for _, want := range []string{"ip-10-0-0-7\n", "127.0.1.1\tip-10-0-0-7\n", "nameserver 169.254.169.253\n", "here /root /usr/local/sbin"} {
-		if !strings.Contains(string(r.Stdout), want) {
-			t.Errorf("%q is not in %s", want, r.Stdout)
+	each(t, func(t *testing.T, setup func(testing.TB) Config) {
+		h := open(t, setup(t))
+		importSmall(t, h)
+		create(t, h, small("i-1"))
+		r := sh(t, h, "i-1", "hostname; cat /etc/hosts /etc/hostname /etc/resolv.conf; echo $WHERE $HOME $PATH; ls /run /run/dayfly; exit 3")
+		if r.ExitCode != 3 {
+			t.Errorf("%d %s", r.ExitCode, r.Stderr)
 		}
-	}
-	begun := time.Now()
-	if err := h.Stop(contextFor(t), "i-1", 20*time.Second); err != nil {
-		t.Fatal(err)
-	}
-	t.Log("stopped in", time.Since(begun))
-	s := <-h.Events()
-	if s.Reason != "stopped" || s.State != hypervisor.Stopped || s.ID != "i-1" {
-		t.Error(s)
-	}
-	// An instance in which nothing was changed gives an empty layer.
-	m, err := h.Snapshot(contextFor(t), "i-1", "ami-2")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Log(m)
+		for _, want := range []string{"ip-10-0-0-7\n", "127.0.1.1\tip-10-0-0-7\n", "nameserver 169.254.169.253\n", "here /root /usr/local/sbin"} {
+			if !strings.Contains(string(r.Stdout), want) {
+				t.Errorf("%q is not in %s", want, r.Stdout)
+			}
+		}
+		begun := time.Now()
+		if err := h.Stop(contextFor(t), "i-1", 20*time.Second); err != nil {
+			t.Fatal(err)
+		}
+		t.Log("stopped in", time.Since(begun))
+		s := <-h.Events()
+		if s.Reason != "stopped" || s.State != hypervisor.Stopped || s.ID != "i-1" {
+			t.Error(s)
+		}
+		// An instance in which nothing was changed gives an empty layer.
+		m, err := h.Snapshot(contextFor(t), "i-1", "ami-2")
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Log(m)
+	})
 }

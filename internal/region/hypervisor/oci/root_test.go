@@ -125,8 +125,21 @@ var prefixes struct {
 	n int
 }
 
+// runtimes are what every test of instances runs with.
+var runtimes = []string{ownRuntime, "runc"}
+
+// each runs a test with every runtime.
+func each(t *testing.T, f func(t *testing.T, setup func(testing.TB) Config)) {
+	t.Helper()
+	for _, r := range runtimes {
+		t.Run(r, func(t *testing.T) {
+			f(t, func(t testing.TB) Config { return setup(t, r) })
+		})
+	}
+}
+
 // setup returns a configuration of its own, whose leftovers fail the test.
-func setup(t testing.TB) Config {
+func setup(t testing.TB, runtime string) Config {
 	t.Helper()
 	needRoot(t)
 	dir, err := built()
@@ -138,7 +151,7 @@ func setup(t testing.TB) Config {
 	prefix := fmt.Sprintf("dftest-oci-%d-%d", os.Getpid(), prefixes.n)
 	prefixes.Unlock()
 	top := t.TempDir()
-	c := Config{Dir: filepath.Join(top, "region"), RunDir: filepath.Join(top, "run"), Prefix: prefix, GuestPath: filepath.Join(dir, "dayfly-guest")}
+	c := Config{Dir: filepath.Join(top, "region"), RunDir: filepath.Join(top, "run"), Prefix: prefix, GuestPath: filepath.Join(dir, "dayfly-guest"), Runtime: runtime}
 	t.Cleanup(func() { checkNothingLeft(t, c) })
 	return c
 }

@@ -92,8 +92,8 @@ func (w *watcher) close() {
 	unix.Close(w.wake)
 }
 
-// exitReason says how a process ended, as far as this kernel tells: we are not
-// its parent.
+// exitReason says how a process ended, as far as this kernel tells: we may not
+// be its parent. It is asked before reap.
 func exitReason(pidfd, pid int) string {
 	info := unix.PidfdInfo{Mask: unix.PIDFD_INFO_EXIT}
 	if unix.IoctlPidfdInfo(pidfd, &info) == nil && info.Mask&unix.PIDFD_INFO_EXIT != 0 {
@@ -107,6 +107,9 @@ func exitReason(pidfd, pid int) string {
 	}
 	return "ended"
 }
+
+// reap takes the status of a PID 1 that has ended, where it is our child.
+func reap(pidfd int) { _ = unix.Waitid(unix.P_PIDFD, pidfd, nil, unix.WEXITED|unix.WNOHANG, nil) }
 
 func describe(ws unix.WaitStatus) string {
 	if ws.Signaled() {
