@@ -57,6 +57,7 @@ type regionStartCmd struct {
 	Listen   string        `help:"Address of the AWS endpoint on this host." default:"127.0.0.1:4580"`
 	Region   string        `help:"The region's name." default:"local-1"`
 	Base     []string      `help:"Base images to have: debian-12, debian-12-slim." default:"debian-12,debian-12-slim"`
+	Runtime  string        `help:"What starts instances: launch, Dayfly's own, or an OCI runtime such as runc. Without it, launch where this machine allows it (x86-64, cgroup v1), else runc."`
 	Simulate bool          `help:"Play instances, networks and balancers in memory: no root, nothing runs, everything succeeds. To try the API and to test."`
 	Boot     time.Duration `help:"How long a simulated instance boots." default:"1s"`
 	Limits   string        `help:"Refuse requests that come faster than AWS takes them (aws), or take all (none)." enum:"aws,none" default:"none"`
@@ -64,6 +65,9 @@ type regionStartCmd struct {
 
 func (c *regionStartCmd) args() []string {
 	args := []string{"--listen", c.Listen, "--region", c.Region, "--limits", c.Limits}
+	if c.Runtime != "" {
+		args = append(args, "--runtime", c.Runtime)
+	}
 	if c.Simulate {
 		args = append(args, "--simulate", "--boot", c.Boot.String())
 	}
@@ -87,6 +91,7 @@ type regionRunCmd struct {
 	Listen   string   `default:"127.0.0.1:4580"`
 	Region   string   `default:"local-1"`
 	Base     []string `default:"debian-12,debian-12-slim"`
+	Runtime  string
 	Simulate bool
 	Boot     time.Duration `default:"1s"`
 	Limits   string        `enum:"aws,none" default:"none"`
@@ -99,7 +104,7 @@ func (c *regionRunCmd) Run(ctx context.Context, a *app) error {
 	}
 	defer lock.Close()
 	cfg := a.regionConfig()
-	cfg.Listen, cfg.Region, cfg.Bases, cfg.Simulate, cfg.Boot = c.Listen, c.Region, c.Base, c.Simulate, c.Boot
+	cfg.Listen, cfg.Region, cfg.Bases, cfg.Runtime, cfg.Simulate, cfg.Boot = c.Listen, c.Region, c.Base, c.Runtime, c.Simulate, c.Boot
 	cfg.Limits = c.Limits
 	cfg.Progress = func(s string) { fmt.Fprintln(a.err, "progress:", s) }
 	return region.Run(ctx, cfg)

@@ -32,6 +32,7 @@ type Config struct {
 	Listen   string // of the AWS endpoint on the host
 	Region   string // the region's name
 	Guest    string // path of dayfly-guest; "" = beside this binary
+	Runtime  string // what starts instances; "" = the launcher where it can be, else runc
 	Bases    []string
 	Simulate bool          // instances, networks and balancers are in memory: no root, no kernel objects
 	Boot     time.Duration // of a simulated instance
@@ -205,7 +206,7 @@ func Preflight() error {
 	if os.Geteuid() != 0 {
 		return &fault.Error{Kind: fault.Denied, Op: "start the region", Message: "its instances need namespaces, mounts and packet filters, and this is not root", Hint: "sudo dayfly region start"}
 	}
-	for _, tool := range []struct{ bin, pkg string }{{"runc", "runc"}, {"haproxy", "haproxy"}, {"mmdebstrap", "mmdebstrap"}} {
+	for _, tool := range []struct{ bin, pkg string }{{"haproxy", "haproxy"}, {"mmdebstrap", "mmdebstrap"}} {
 		if _, err := exec.LookPath(tool.bin); err != nil {
 			return &fault.Error{Kind: fault.Failed, Op: "start the region", Message: tool.bin + " is not installed", Hint: "apt-get install " + tool.pkg}
 		}

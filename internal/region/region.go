@@ -195,7 +195,7 @@ func open(cfg Config) (d *daemon, err error) {
 }
 
 func (c *Config) hypervisor(id identity) oci.Config {
-	return oci.Config{Dir: filepath.Join(c.Dir, "hypervisor"), RunDir: filepath.Join(c.RunDir, "i"), Prefix: id.Prefix, GuestPath: c.Guest, Log: c.Log}
+	return oci.Config{Dir: filepath.Join(c.Dir, "hypervisor"), RunDir: filepath.Join(c.RunDir, "i"), Prefix: id.Prefix, GuestPath: c.Guest, Runtime: c.Runtime, Log: c.Log}
 }
 
 func (c *Config) network(id identity) kernel.Config {

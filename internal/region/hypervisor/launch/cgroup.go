@@ -28,9 +28,6 @@ func (l *Launcher) makeGroups(s *specs.Linux) error {
 		if err := makeGroup(g, dir); err != nil {
 			return err
 		}
-		if s.Resources == nil {
-			continue
-		}
 		for _, w := range limitsOf(g, s.Resources) {
 			if err := write(path.Join(dir, w[0]), w[1]); err != nil {
 				return err

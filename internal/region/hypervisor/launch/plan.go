@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strconv"
 	"strings"
@@ -85,10 +86,33 @@ func supported(s *specs.Spec) error {
 		return errors.New("read-only roots are not supported")
 	case s.Linux.Seccomp != nil && len(s.Linux.Seccomp.Flags) > 0:
 		return errors.New("flags of seccomp are not supported")
+	case !knownLimits(s.Linux.Resources):
+		return errors.New("limits of other things than memory, swap, processes and processor time are not supported")
 	case !filepath.IsAbs(s.Linux.CgroupsPath) || filepath.Clean(s.Linux.CgroupsPath) != s.Linux.CgroupsPath || s.Linux.CgroupsPath == "/":
 		return fmt.Errorf("%q is no path of a cgroup", s.Linux.CgroupsPath)
 	}
 	return nil
+}
+
+// knownLimits tells whether limitsOf leaves nothing out. Devices are those of
+// deviceRules, whatever the image: the bundle must deny all others.
+func knownLimits(r *specs.LinuxResources) bool {
+	if r == nil {
+		return false
+	}
+	rest := *r
+	rest.Memory, rest.Pids, rest.CPU, rest.Devices = nil, nil, nil, nil
+	memory, cpu := specs.LinuxMemory{}, specs.LinuxCPU{}
+	if r.Memory != nil {
+		memory = *r.Memory
+		memory.Limit, memory.Swap = nil, nil
+	}
+	if r.CPU != nil {
+		cpu = *r.CPU
+		cpu.Shares, cpu.Quota, cpu.Period = nil, nil, nil
+	}
+	return reflect.ValueOf(rest).IsZero() && memory == specs.LinuxMemory{} && cpu == specs.LinuxCPU{} &&
+		len(r.Devices) == 1 && r.Devices[0] == specs.LinuxDeviceCgroup{Access: "rwm"}
 }
 
 // namespaces are the flags of the clone. The cgroup namespace comes later, when

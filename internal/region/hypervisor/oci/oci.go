@@ -1,7 +1,8 @@
-// Package oci runs instances for real: an OCI runtime (runc) over overlayfs
-// and content-addressed layers. It implements hypervisor.Hypervisor, and knows
-// files, mounts, cgroups and processes; it must not know EC2, networks (it
-// joins a namespace by its path) or Dayfly.
+// Package oci runs instances for real: an OCI bundle each, over overlayfs and
+// content-addressed layers, started by package launch or by an OCI runtime
+// (runc). It implements hypervisor.Hypervisor, and knows files, mounts, cgroups
+// and processes; it must not know EC2, networks (it joins a namespace by its
+// path) or Dayfly.
 //
 // # On disk
 //
