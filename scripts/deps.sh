@@ -17,6 +17,8 @@ need curl curl
 if [ "${1:-}" = test ]; then
     # Independent AWS clients, from Debian's packages.
     [ -e /usr/bin/aws ] || missing="$missing awscli"
+    # The tests start a server of their own; Debian's need not run.
+    ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || missing="$missing postgresql"
 fi
 [ -n "$missing" ] || exit 0
 if [ "$(id -u)" != 0 ]; then

@@ -75,6 +75,8 @@ It passes when it ends with 0 and no test case failed. It may leave JUnit files 
 		text:  "What the commands and the daemons read, beside the AWS SDK's own (`AWS_ENDPOINT_URL`, `AWS_REGION`, `AWS_PROFILE`, ...).",
 		in:    [][2]string{{"internal/cli", ""}},
 		rows: []row{
+			{"DAYFLY_DATABASE", "Address of a PostgreSQL database that servers share, as `--database`; here it may hold a password."},
+			{"DAYFLY_DATABASE_FILE", "A file of mode 0600 that holds that address, as `--database-file`."},
 			{"DAYFLY_STATE", "The server's folder, as `--state`."},
 			{"DAYFLY_REGION_DIR", "The local region's folder, as `--region-dir`."},
 			{"DAYFLY_LOG", "`debug` makes the daemons' logs say more."},

@@ -63,7 +63,7 @@ var (
 	// world is what reaches beyond the process.
 	world = []string{"os", "os/exec", "os/signal", "net", "net/http", "syscall", "database/sql"}
 	// support is for tests: no binary needs it, and it may import testing.
-	support = []string{"internal/store/storetest", "internal/box/boxtest", "internal/cloud/cloudtest", "internal/region/hypervisor/conformance", "internal/region/network/conformance", "internal/region/balancer/conformance"}
+	support = []string{"internal/store/storetest", "internal/store/pgtest", "internal/box/boxtest", "internal/cloud/cloudtest", "internal/region/hypervisor/conformance", "internal/region/network/conformance", "internal/region/balancer/conformance"}
 	// services of the region, which meet on the bus alone.
 	services = []string{"internal/region/ec2", "internal/region/autoscaling", "internal/region/elb", "internal/region/cfn", "internal/region/ssm", "internal/region/iam", "internal/region/sts", "internal/region/s3", "internal/region/imds", "internal/region/dns"}
 )
@@ -83,7 +83,7 @@ var Rules = []Rule{
 	{Name: "the store does not know records", Of: []string{"internal/store/..."}, Deny: []string{ours}, Except: append([]string{"internal/store/..."}, layer("ground")...)},
 	{Name: "the driver does not know what it is used for", Of: []string{"internal/cloud"}, Deny: []string{ours}, Except: append([]string{"internal/store"}, layer("ground")...)},
 	{Name: "one driver: only cloud has the AWS SDK", Of: []string{"..."}, But: []string{"internal/cloud"}, Deny: []string{"github.com/aws/..."}},
-	{Name: "the API does not know the cloud", Of: []string{"internal/server"}, Deny: []string{"internal/cloud/...", "internal/store/sqlite", "internal/control"}},
+	{Name: "the API does not know the cloud", Of: []string{"internal/server"}, Deny: []string{"internal/cloud/...", "internal/store/sqlite", "internal/store/postgres", "internal/control"}},
 	{Name: "the client knows errors alone", Of: []string{"internal/client"}, Deny: []string{ours}, Except: layer("ground")},
 	{Name: "the command line asks the server", Of: []string{"internal/cli"}, Deny: []string{"internal/cloud/...", "internal/store/...", "internal/box/...", "internal/rollout", "internal/advance", "internal/expire", "internal/resolve"}},
 	{Name: "the region is reached over its endpoint alone", Of: []string{"..."}, But: []string{"internal/region/...", "internal/cli", "cmd/dayfly-guest"}, Deny: []string{"internal/region/..."}},

@@ -17,18 +17,24 @@ type serverCmd struct {
 	Run    serverRunCmd    `cmd:"" hidden:"" help:"Be the server (service managers start this)."`
 }
 
-func (a *app) serverDaemon() daemon {
-	return daemon{name: "server", dir: a.State, args: []string{"--state", a.State, "server", "run"}, limit: time.Minute,
+func (a *app) serverDaemon(args ...string) daemon {
+	return daemon{name: "server", dir: a.State, args: append([]string{"--state", a.State, "server", "run"}, args...), limit: time.Minute,
 		ready: func(ctx context.Context) error {
 			var s server.Status
 			return a.client.Get(ctx, "/v1/status", nil, &s)
 		}}
 }
 
-type serverStartCmd struct{}
+type serverStartCmd struct {
+	databaseFlags
+}
 
-func (serverStartCmd) Run(ctx context.Context, a *app) error {
-	if err := a.serverDaemon().start(ctx, a); err != nil {
+func (c *serverStartCmd) Run(ctx context.Context, a *app) error {
+	args, err := c.args()
+	if err != nil {
+		return err
+	}
+	if err := a.serverDaemon(args...).start(ctx, a); err != nil {
 		return err
 	}
 	return serverStatusCmd{}.Run(ctx, a)
@@ -54,13 +60,19 @@ func (serverStatusCmd) Run(ctx context.Context, a *app) error {
 	})
 }
 
-type serverRunCmd struct{}
+type serverRunCmd struct {
+	databaseFlags
+}
 
-func (serverRunCmd) Run(ctx context.Context, a *app) error {
+func (c *serverRunCmd) Run(ctx context.Context, a *app) error {
+	database, err := c.address()
+	if err != nil {
+		return err
+	}
 	lock, err := a.serverDaemon().hold()
 	if err != nil {
 		return err
 	}
 	defer lock.Close()
-	return control.Run(ctx, control.Config{Dir: a.State, Version: a.version, Log: logger(a.err)})
+	return control.Run(ctx, control.Config{Dir: a.State, Database: database, Version: a.version, Log: logger(a.err)})
 }

@@ -28,7 +28,7 @@ import (
 
 // AddBlueprint implements server.Backend.
 func (c *Control) AddBlueprint(ctx context.Context, tar io.Reader) (server.Blueprint, error) {
-	digest, err := c.files.Add(tar)
+	digest, err := c.files.Add(ctx, tar)
 	if err != nil {
 		return server.Blueprint{}, err
 	}

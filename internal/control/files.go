@@ -2,6 +2,7 @@ package control
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
@@ -15,14 +16,17 @@ import (
 	"github.com/dayfly-infra/dayfly/internal/blueprint"
 	"github.com/dayfly-infra/dayfly/internal/cloud"
 	"github.com/dayfly-infra/dayfly/internal/fault"
+	"github.com/dayfly-infra/dayfly/internal/store"
 )
 
 var digestForm = regexp.MustCompile(`^sha256:[0-9a-f]{64}$`)
 
-// files keeps the blueprints that were sent to the server, by digest: the tar
-// as it came and the folder that it holds.
+// files keeps the blueprints that were sent to the server, by digest. The
+// packed ones are in the store, where every replica finds them; dir has those
+// that this server used, packed and as folders, and may be emptied any time.
 type files struct {
 	dir   string
+	store store.Store
 	cloud objects
 
 	mu  sync.Mutex
@@ -43,7 +47,7 @@ func (f *files) path(digest string) (string, error) {
 
 // Add stores a packed blueprint and returns its digest. What is there already
 // is left alone.
-func (f *files) Add(tar io.Reader) (string, error) {
+func (f *files) Add(ctx context.Context, tar io.Reader) (string, error) {
 	tmp, err := os.MkdirTemp(f.dir, "incoming-")
 	if err != nil {
 		return "", err
@@ -79,37 +83,105 @@ func (f *files) Add(tar io.Reader) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	if err := t.Sync(); err != nil {
+	if _, err := t.Seek(0, io.SeekStart); err != nil {
 		return "", err
 	}
+	if err := f.store.AddBlob(ctx, blobPrefix+digest, t); err != nil {
+		return "", err
+	}
+	return digest, f.take(tmp, digest)
+}
+
+const blobPrefix = "blueprint/"
+
+// take moves a folder that is complete to its place.
+func (f *files) take(tmp, digest string) error {
 	to, err := f.path(digest)
 	if err != nil {
-		return "", err
+		return err
 	}
 	if err := os.Rename(tmp, to); err != nil && !errors.Is(err, fs.ErrExist) {
 		if _, there := os.Stat(filepath.Join(to, "pack.tar")); there != nil {
-			return "", err
+			return err
 		}
 	}
-	return digest, nil
+	return nil
 }
 
-// Open gives the packed tar.
-func (f *files) Open(digest string) (io.ReadCloser, error) {
+// local gives the folder of a blueprint, which another server may have got.
+func (f *files) local(ctx context.Context, digest string) (string, error) {
 	dir, err := f.path(digest)
 	if err != nil {
-		return nil, err
+		return "", err
 	}
-	r, err := os.Open(filepath.Join(dir, "pack.tar"))
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, &fault.Error{Kind: fault.NotFound, Op: "read a blueprint", Object: digest, Message: "the server does not have it", Hint: "send it again: dayfly deploy and the like do so by themselves"}
+	if _, err := os.Stat(filepath.Join(dir, "pack.tar")); err == nil {
+		return dir, nil
 	}
-	return r, err
+	r, err := f.store.Blob(ctx, blobPrefix+digest)
+	if errors.Is(err, store.ErrNotFound) {
+		return "", &fault.Error{Kind: fault.NotFound, Op: "read a blueprint", Object: digest, Message: "the server does not have it", Hint: "send it again: dayfly deploy and the like do so by themselves"}
+	}
+	if err != nil {
+		return "", err
+	}
+	defer r.Close()
+	tmp, err := os.MkdirTemp(f.dir, "incoming-")
+	if err != nil {
+		return "", err
+	}
+	defer os.RemoveAll(tmp)
+	t, err := os.Create(filepath.Join(tmp, "pack.tar"))
+	if err != nil {
+		return "", err
+	}
+	defer t.Close()
+	sum := sha256.New()
+	if _, err := io.Copy(io.MultiWriter(t, sum), r); err != nil {
+		return "", err
+	}
+	if got := fmt.Sprintf("sha256:%x", sum.Sum(nil)); got != digest {
+		return "", &fault.Error{Kind: fault.Internal, Op: "read a blueprint", Object: digest, Message: "what the database holds has the digest " + got}
+	}
+	if _, err := t.Seek(0, io.SeekStart); err != nil {
+		return "", err
+	}
+	folder := filepath.Join(tmp, "folder")
+	if err := os.Mkdir(folder, 0o755); err != nil {
+		return "", err
+	}
+	if err := blueprint.Unpack(t, folder); err != nil {
+		return "", err
+	}
+	return dir, f.take(tmp, digest)
+}
+
+// adopt puts what an earlier version had in dir alone into the store.
+func (f *files) adopt(ctx context.Context) error {
+	packs, err := filepath.Glob(filepath.Join(f.dir, "*", "pack.tar"))
+	if err != nil {
+		return err
+	}
+	for _, p := range packs {
+		digest := "sha256:" + filepath.Base(filepath.Dir(p))
+		if !digestForm.MatchString(digest) {
+			continue // cut off while it came
+		}
+		t, err := os.Open(p)
+		if err != nil {
+			return err
+		}
+		err = f.store.AddBlob(ctx, blobPrefix+digest, t)
+		t.Close()
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // Blueprint gives the blueprint and its folder.
-func (f *files) Blueprint(_ context.Context, digest string) (*blueprint.Blueprint, fs.FS, error) {
-	dir, err := f.path(digest)
+func (f *files) Blueprint(ctx context.Context, digest string) (*blueprint.Blueprint, fs.FS, error) {
+	dir, err := f.local(ctx, digest)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -132,7 +204,7 @@ func (f *files) Blueprint(_ context.Context, digest string) (*blueprint.Blueprin
 
 // Publish puts the pack where instances can read it with their role.
 func (f *files) Publish(ctx context.Context, object, digest string) (string, error) {
-	dir, err := f.path(digest)
+	dir, err := f.local(ctx, digest)
 	if err != nil {
 		return "", err
 	}

@@ -4,9 +4,8 @@
 package control
 
 import (
+	"cmp"
 	"context"
-	"crypto/rand"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -16,7 +15,6 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
-	"strings"
 	"sync"
 	"time"
 
@@ -37,7 +35,6 @@ import (
 	"github.com/dayfly-infra/dayfly/internal/rollout"
 	"github.com/dayfly-infra/dayfly/internal/server"
 	"github.com/dayfly-infra/dayfly/internal/store"
-	"github.com/dayfly-infra/dayfly/internal/store/sqlite"
 	"github.com/dayfly-infra/dayfly/internal/sweep"
 	"github.com/dayfly-infra/dayfly/internal/template"
 )
@@ -48,6 +45,11 @@ type Config struct {
 	Version string
 	Log     *slog.Logger
 	Agent   string // path of dayfly-agent; "" = beside this binary
+	// Database is a connection string of PostgreSQL, which several servers may
+	// share; "" is SQLite in Dir.
+	Database string
+
+	replica string // this server's name among those
 }
 
 // builderLease is how long a builder may live at most.
@@ -148,13 +150,17 @@ func open(ctx context.Context, cfg Config) (*Control, error) {
 	if err != nil {
 		return nil, err
 	}
-	owner, err := ownerID(filepath.Join(cfg.Dir, "owner"))
+	clk := clock.Real{}
+	st, err := openStore(ctx, cfg, clk)
 	if err != nil {
 		return nil, err
 	}
-	clk := clock.Real{}
-	st, err := sqlite.Open(ctx, filepath.Join(cfg.Dir, "dayfly.db"), clk)
+	owner, err := ownerID(ctx, st, cfg)
+	if err == nil {
+		cfg.replica, err = replicaName(cfg.Dir)
+	}
 	if err != nil {
+		st.Close()
 		return nil, err
 	}
 	c := &Control{cfg: cfg, store: st, clock: clk}
@@ -169,6 +175,12 @@ func open(ctx context.Context, cfg Config) (*Control, error) {
 	}
 	c.cloud = d
 	c.wire(agent, openBox)
+	if cfg.Database == "" {
+		if err := c.files.adopt(ctx); err != nil {
+			st.Close()
+			return nil, err
+		}
+	}
 	return c, nil
 }
 
@@ -176,12 +188,12 @@ func open(ctx context.Context, cfg Config) (*Control, error) {
 func (c *Control) wire(agent []byte, openBox func(address string) (box.Box, error)) {
 	cfg, st, clk, owner := c.cfg, c.store, c.clock, c.cloud.Owner()
 	name := func(record string) string { return rollout.StackName(owner, record) }
-	c.files = &files{dir: filepath.Join(cfg.Dir, "blueprints"), cloud: c.cloud, got: map[string]*blueprint.Blueprint{}}
+	c.files = &files{dir: filepath.Join(cfg.Dir, "blueprints"), store: st, cloud: c.cloud, got: map[string]*blueprint.Blueprint{}}
 	c.bakes = &bake.Loop{Store: st, Cloud: c.cloud, Blueprints: c.files, Clock: clk, Log: cfg.Log, Agent: agent, StackName: name, Lease: builderLease}
 	c.resolver = &resolve.Resolver{Store: st, Cloud: c.cloud, Open: openBox, Dir: filepath.Join(cfg.Dir, "tmp"), Clock: clk, Log: cfg.Log, Epoch: reconcile.Epoch}
 	c.sweeper = &sweep.Sweeper{Store: st, Cloud: c.cloud, Live: c.live, Clock: clk}
 	rc := rollout.Config{Store: st, Cloud: c.cloud, Blueprints: c.files, Templates: templates{}, Images: c.bakes, Releases: c.resolver, Clock: clk, Log: cfg.Log, Patience: patience}
-	c.engine = reconcile.New(reconcile.Config{Store: st, Clock: clk, Log: cfg.Log, Holder: owner, Loops: prioritized([]reconcile.Loop{
+	c.engine = reconcile.New(reconcile.Config{Store: st, Clock: clk, Log: cfg.Log, Holder: cmp.Or(cfg.replica, owner), Loops: prioritized([]reconcile.Loop{
 		c.bakes,
 		&rollout.Foundations{Config: rc}, &rollout.Generations{Config: rc}, &rollout.Environments{Config: rc},
 		&advance.Loop{Store: st, Cloud: c.cloud, Blueprints: suiteFiles{c.files}, Images: c.bakes, Releases: c.resolver, Clock: clk, Log: cfg.Log, StackName: name},
@@ -227,27 +239,6 @@ func readAgent(path string) ([]byte, error) {
 		return nil, &fault.Error{Kind: fault.Failed, Op: "start the server", Object: path, Message: "dayfly-agent is not beside dayfly", Hint: "make build makes both"}
 	}
 	return raw, err
-}
-
-// ownerID is this installation's id, made once: it is in every tag and name.
-func ownerID(path string) (string, error) {
-	raw, err := os.ReadFile(path)
-	if err == nil {
-		return strings.TrimSpace(string(raw)), nil
-	}
-	if !errors.Is(err, fs.ErrNotExist) {
-		return "", err
-	}
-	b := make([]byte, 4)
-	if _, err := rand.Read(b); err != nil {
-		return "", err
-	}
-	id := hex.EncodeToString(b)
-	tmp := path + ".new"
-	if err := os.WriteFile(tmp, []byte(id+"\n"), 0o600); err != nil {
-		return "", err
-	}
-	return id, os.Rename(tmp, path)
 }
 
 // openBox gives the box at an address.

@@ -46,7 +46,7 @@ type Config struct {
 	// Holder names this replica: unique, and the same after a restart, which
 	// then goes on at once.
 	Holder string
-	// TTL is after how long a silent owner is replaced; 0 means 15 s.
+	// TTL is after how long a silent owner is replaced; 0 means 10 s.
 	TTL time.Duration
 	// Rand makes the jitter; nil seeds one.
 	Rand *rand.Rand
@@ -75,7 +75,7 @@ func New(cfg Config) *Engine {
 		cfg.Workers = 16
 	}
 	if cfg.TTL <= 0 {
-		cfg.TTL = 15 * time.Second
+		cfg.TTL = 10 * time.Second
 	}
 	if cfg.Clock == nil {
 		cfg.Clock = clock.Real{}
@@ -165,17 +165,34 @@ func (e *Engine) own(parent context.Context, epoch int64, began time.Time) error
 		wg.Go(func() { e.work(ctx, q, lose) })
 	}
 	for i, l := range e.cfg.Loops {
-		records, err := e.cfg.Store.List(ctx, l.Kind(), "")
-		if err != nil {
+		if err := e.fill(ctx, i, l.Kind(), q); err != nil {
 			lose(err)
 			break
-		}
-		for _, r := range records {
-			q.add(key{i, r.Name})
 		}
 	}
 	<-ctx.Done()
 	return context.Cause(ctx)
+}
+
+// page is how many records are read at once, so that many cost little memory.
+const page = 500
+
+// fill makes all records of a loop ready.
+func (e *Engine) fill(ctx context.Context, loop int, kind string, q *queue) error {
+	r := store.Range{Limit: page}
+	for {
+		records, err := e.cfg.Store.Page(ctx, kind, r)
+		if err != nil {
+			return err
+		}
+		for _, rec := range records {
+			q.add(key{loop, rec.Name})
+			r.After = rec.Name
+		}
+		if len(records) < page {
+			return nil
+		}
+	}
 }
 
 // renew keeps the ownership; it is lost when another has it, and also when it

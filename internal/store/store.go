@@ -9,6 +9,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"time"
 )
 
@@ -21,6 +22,9 @@ var (
 	// known any more; whoever asks reads everything anew.
 	ErrForgotten = errors.New("the deletions since this revision are forgotten")
 )
+
+// CodeFull is the code of a fault where the database has no space left.
+const CodeFull = "disk-full"
 
 // Record is a document. Version counts its writes from 1, and goes on counting
 // where a name is deleted and soon made again; Revision orders all writes of
@@ -91,7 +95,28 @@ type Store interface {
 	Renew(ctx context.Context, holder string, epoch int64, ttl time.Duration) error // ErrFenced when lost
 	Release(ctx context.Context, holder string, epoch int64) error
 
+	// AddBlob keeps what is too large for a record, under a name that stands for
+	// its content: what is there is left alone. All of it is there, or nothing.
+	AddBlob(ctx context.Context, name string, r io.Reader) error
+	Blob(ctx context.Context, name string) (io.ReadCloser, error) // ErrNotFound
+
+	// Dump gives all that is stored as it was at one moment: records in the
+	// order of their revisions, deleted ones with a nil Body, then blobs.
+	Dump(ctx context.Context, f func(Item) error) error
+	// Load puts a dump into an empty store, or with replace in the place of
+	// what is there, and gives it a new epoch: nobody owns. All or nothing; next
+	// ends with io.EOF.
+	Load(ctx context.Context, replace bool, next func() (Item, error)) error
+
 	Close() error
+}
+
+// Item is an element of a dump: a record, or a part of a blob.
+type Item struct {
+	Record *Record `json:"record,omitempty"`
+	Blob   string  `json:"blob,omitempty"`
+	Part   int     `json:"part,omitempty"`
+	Data   []byte  `json:"data,omitempty"`
 }
 
 // Get reads a record into a T and returns its version.

@@ -46,25 +46,24 @@ var (
 const passes = `<testsuite name="simulated" tests="1"><testcase classname="simulated" name="passes"/></testsuite>`
 
 // checks are those that an image's verification has built in.
-var checks = []string{"agent", "hand-off", "identity", "secrets"}
+var checks = []string{"agent", "hand-off", "secrets"}
 
 // Script answers a command.
 func (a *Actor) Script(ctx context.Context, in hypervisor.Instance, c hypervisor.Command) hypervisor.Result {
 	vars := map[string]string{}
 	for _, m := range variable.FindAllSubmatch(c.Script, -1) {
-		vars[string(m[1])] = string(m[2])
+		vars[string(m[1])] = strings.ReplaceAll(string(m[2]), `'\''`, "'")
 	}
 	id := MachineID(in.ID)
 	var out bytes.Buffer
+	facts := fmt.Sprintf("fact machine-id %s\nfact hostname ip-%s\n", id, strings.TrimPrefix(in.ID, "i-"))
 	if nonce := vars["NONCE"]; nonce != "" { // the checks of an image
 		for _, name := range append(append([]string{}, checks...), strings.Split(vars["CHECKS"], "\n")...) {
 			if name != "" {
 				fmt.Fprintf(&out, "@@%s 0 %s\n", nonce, name)
 			}
-			if name == "identity" {
-				fmt.Fprintf(&out, "machine-id=%s\n", id)
-			}
 		}
+		fmt.Fprintf(&out, "@@%s facts\n%s@@%s end\n", nonce, facts, nonce)
 		return hypervisor.Result{Stdout: out.Bytes()}
 	}
 	if m := results.FindSubmatch(c.Script); m != nil { // a suite
@@ -72,7 +71,7 @@ func (a *Actor) Script(ctx context.Context, in hypervisor.Instance, c hypervisor
 			return hypervisor.Result{ExitCode: 1, Stderr: []byte(err.Error())}
 		}
 	}
-	fmt.Fprintf(&out, "machine-id %s\n", id)
+	fmt.Fprintf(&out, "machine-id %s\n%s", id, facts)
 	return hypervisor.Result{Stdout: out.Bytes()}
 }
 

@@ -17,6 +17,7 @@ import (
 	"github.com/dayfly-infra/dayfly/internal/fault"
 	"github.com/dayfly-infra/dayfly/internal/store"
 	"github.com/dayfly-infra/dayfly/internal/store/storetest"
+	"github.com/dayfly-infra/dayfly/internal/store/tables"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -208,7 +209,7 @@ func TestTombstones(t *testing.T) {
 	}
 	apply(store.Put("a", "x", 0, 1), store.Put("a", "y", 0, 1), store.Put("a", "z", 0, 1))
 	apply(store.Delete("a", "x", 1))
-	clk.now = clk.now.Add(2 * tombstones)
+	clk.now = clk.now.Add(2 * tables.Tombstones)
 	apply(store.Delete("a", "y", 1))
 	if n := count(); n != 2 {
 		t.Fatalf("%d tombstones, but nobody has read the watch", n)
@@ -224,7 +225,7 @@ func TestTombstones(t *testing.T) {
 			done = true
 		}
 	}
-	clk.now = clk.now.Add(2 * tombstones)
+	clk.now = clk.now.Add(2 * tables.Tombstones)
 	apply(store.Delete("a", "z", 1))
 	if n := count(); n != 1 {
 		t.Errorf("%d tombstones are left", n)

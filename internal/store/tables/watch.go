@@ -1,4 +1,4 @@
-package sqlite
+package tables
 
 import (
 	"context"
@@ -9,11 +9,11 @@ import (
 	"github.com/dayfly-infra/dayfly/internal/store"
 )
 
-const (
-	// other processes' writes are found by looking; our own wake at once.
-	lookEvery = 250 * time.Millisecond
-	batch     = 500
-)
+// batch is how many changes a watch reads at once.
+const batch = 500
+
+// retry is when a watch that could not read tries again.
+const retry = 250 * time.Millisecond
 
 // A watcher reads the keys behind its cursor from the table itself, so a slow
 // reader costs no memory, and a record written often is seen once.
@@ -37,7 +37,7 @@ func (s *Store) Watch(ctx context.Context) (<-chan store.Key, error) {
 	s.done.Add(1)
 	s.mu.Unlock()
 	var from int64
-	if err := s.read.QueryRowContext(ctx, `SELECT revision FROM ledger WHERE id = 1`).Scan(&from); err != nil {
+	if err := s.cfg.Read.QueryRowContext(ctx, `SELECT revision FROM ledger WHERE id = 1`).Scan(&from); err != nil {
 		s.forget(w)
 		s.done.Done()
 		return nil, fmt.Errorf("watch records: %w", err)
@@ -60,7 +60,7 @@ func (s *Store) deliver(ctx context.Context, w *watcher, cursor int64, keys chan
 			revision int64
 		}
 		var changes []change
-		rows, err := s.read.QueryContext(ctx, `SELECT kind, name, revision FROM record WHERE revision > $1 ORDER BY revision LIMIT $2`, cursor, batch)
+		rows, err := s.cfg.Read.QueryContext(ctx, `SELECT kind, name, revision FROM record WHERE revision > $1 ORDER BY revision LIMIT $2`, cursor, batch)
 		if err == nil {
 			for rows.Next() {
 				var c change
@@ -89,8 +89,11 @@ func (s *Store) deliver(ctx context.Context, w *watcher, cursor int64, keys chan
 			continue
 		}
 		var look <-chan time.Time
-		if s.shared || err != nil {
-			look = s.clock.After(lookEvery)
+		switch {
+		case err != nil:
+			look = s.cfg.Clock.After(retry)
+		case s.cfg.Look != nil:
+			look = s.cfg.Clock.After(s.cfg.Look())
 		}
 		select {
 		case <-w.wake:
@@ -103,7 +106,8 @@ func (s *Store) deliver(ctx context.Context, w *watcher, cursor int64, keys chan
 	}
 }
 
-func (s *Store) wake() {
+// Wake makes every watch look for changes now.
+func (s *Store) Wake() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for w := range s.watchers {
@@ -141,7 +145,7 @@ func (s *Store) seen(last int64) int64 {
 func (s *Store) mayPrune(now int64) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if now-s.pruned < int64(tombstones/6) {
+	if now-s.pruned < int64(Tombstones/6) {
 		return false
 	}
 	s.pruned = now

@@ -1,4 +1,4 @@
-package sqlite
+package tables
 
 import (
 	"context"
@@ -20,9 +20,9 @@ const (
 	maxBody = 16 << 20
 	// above sorts after every name: names may not contain it.
 	above = "\U0010FFFF"
-	// A tombstone is kept for so long, so that nobody still holds a version of
+	// Tombstones is how long a tombstone is kept, at least: so long, so that nobody still holds a version of
 	// the record that was there before.
-	tombstones = time.Hour
+	Tombstones = time.Hour
 )
 
 // Get implements store.Store.
@@ -30,7 +30,7 @@ func (s *Store) Get(ctx context.Context, kind, name string) (store.Record, error
 	r := store.Record{Kind: kind, Name: name}
 	var updated int64
 	var body string
-	err := s.read.QueryRowContext(ctx, `SELECT version, revision, updated, body FROM record WHERE kind = $1 AND name = $2 AND body IS NOT NULL`, kind, name).
+	err := s.cfg.Read.QueryRowContext(ctx, `SELECT version, revision, updated, body FROM record WHERE kind = $1 AND name = $2 AND body IS NOT NULL`, kind, name).
 		Scan(&r.Version, &r.Revision, &updated, &body)
 	if errors.Is(err, sql.ErrNoRows) {
 		return store.Record{}, fmt.Errorf("%s %s: %w", kind, name, store.ErrNotFound)
@@ -62,7 +62,7 @@ func (s *Store) Page(ctx context.Context, kind string, r store.Range) ([]store.R
 
 // Revision implements store.Store.
 func (s *Store) Revision(ctx context.Context) (revision int64, err error) {
-	if err := s.read.QueryRowContext(ctx, `SELECT revision FROM ledger WHERE id = 1`).Scan(&revision); err != nil {
+	if err := s.cfg.Read.QueryRowContext(ctx, `SELECT revision FROM ledger WHERE id = 1`).Scan(&revision); err != nil {
 		return 0, fmt.Errorf("read the revision: %w", err)
 	}
 	return revision, nil
@@ -75,7 +75,7 @@ func (s *Store) Changes(ctx context.Context, revision int64, limit int) ([]store
 		return out, err
 	}
 	var forgotten int64 // read after the records: what was there then is in them
-	if err := s.read.QueryRowContext(ctx, `SELECT forgotten FROM ledger WHERE id = 1`).Scan(&forgotten); err != nil {
+	if err := s.cfg.Read.QueryRowContext(ctx, `SELECT forgotten FROM ledger WHERE id = 1`).Scan(&forgotten); err != nil {
 		return nil, fmt.Errorf("read changes: %w", err)
 	}
 	if revision < forgotten {
@@ -87,22 +87,16 @@ func (s *Store) Changes(ctx context.Context, revision int64, limit int) ([]store
 const columns = `kind, name, version, revision, updated, body`
 
 func (s *Store) records(ctx context.Context, what, query string, args ...any) ([]store.Record, error) {
-	rows, err := s.read.QueryContext(ctx, query, args...)
+	rows, err := s.cfg.Read.QueryContext(ctx, query, args...)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", what, err)
 	}
 	defer rows.Close()
 	var out []store.Record
 	for rows.Next() {
-		var r store.Record
-		var updated int64
-		var body sql.NullString
-		if err := rows.Scan(&r.Kind, &r.Name, &r.Version, &r.Revision, &updated, &body); err != nil {
+		r, err := scan(rows)
+		if err != nil {
 			return nil, fmt.Errorf("%s: %w", what, err)
-		}
-		r.Updated = time.Unix(0, updated).UTC()
-		if body.Valid {
-			r.Body = json.RawMessage(body.String)
 		}
 		out = append(out, r)
 	}
@@ -121,13 +115,12 @@ func (s *Store) Apply(ctx context.Context, epoch int64, writes ...store.Write) e
 		}
 		deletes = deletes || w.Body == nil
 	}
-	now := s.clock.Now().UnixNano()
 	err := s.change(ctx, func(tx *sql.Tx) error {
 		// One statement takes the revisions and the row that orders all
 		// writers, and tells who owns.
-		var last, current int64
+		var last, current, now int64
 		var holder string
-		if err := tx.QueryRowContext(ctx, `UPDATE ledger SET revision = revision + $1 WHERE id = 1 RETURNING revision, epoch, holder`, len(writes)).Scan(&last, &current, &holder); err != nil {
+		if err := tx.QueryRowContext(ctx, `UPDATE ledger SET revision = revision + $1 WHERE id = 1 RETURNING revision, epoch, holder, `+s.cfg.Now(), len(writes)).Scan(&last, &current, &holder, &now); err != nil {
 			return err
 		}
 		if epoch != store.NoEpoch && (epoch != current || holder == "") {
@@ -139,18 +132,20 @@ func (s *Store) Apply(ctx context.Context, epoch int64, writes ...store.Write) e
 			}
 		}
 		if deletes && s.mayPrune(now) {
-			return prune(ctx, tx, now-int64(tombstones), s.seen(last-int64(len(writes))))
+			if err := prune(ctx, tx, now-int64(Tombstones), s.seen(last-int64(len(writes)))); err != nil {
+				return err
+			}
 		}
-		return nil
+		return s.notify(ctx, tx, last)
 	})
 	if err != nil {
 		return fmt.Errorf("write records: %w", err)
 	}
-	s.wake()
+	s.Wake()
 	return nil
 }
 
-// prune removes old tombstones, and remembers that those who want all changes
+// prune removes old Tombstones, and remembers that those who want all changes
 // from before cannot have them any more.
 func prune(ctx context.Context, tx *sql.Tx, before, seen int64) error {
 	const old = ` body IS NULL AND updated < $1 AND revision <= $2`
@@ -186,23 +181,23 @@ func apply(ctx context.Context, tx *sql.Tx, w store.Write, revision, now int64) 
 	} else if !there {
 		return nil // nothing to delete
 	}
-	_, err = tx.ExecContext(ctx, `INSERT INTO record (kind, name, version, revision, updated, body) VALUES ($1, $2, $3, $4, $5, $6)
+	r, err := tx.ExecContext(ctx, `INSERT INTO record (kind, name, version, revision, updated, body) VALUES ($1, $2, $3, $4, $5, $6)
 		ON CONFLICT (kind, name) DO UPDATE SET version = excluded.version, revision = excluded.revision, updated = excluded.updated, body = excluded.body`,
 		w.Kind, w.Name, version+1, revision, now, body)
-	return err
+	return one(r, err)
 }
 
-// change runs f in a write transaction.
-func (s *Store) change(ctx context.Context, f func(*sql.Tx) error) error {
-	tx, err := s.write.BeginTx(ctx, nil)
+// one makes an error of a statement that did not change exactly one row: a
+// write that silently changed none would be lost work.
+func one(r sql.Result, err error) error {
 	if err != nil {
 		return err
 	}
-	defer tx.Rollback() // after Commit this does nothing
-	if err := f(tx); err != nil {
-		return err
+	n, err := r.RowsAffected()
+	if err == nil && n != 1 {
+		err = fmt.Errorf("%d rows were changed instead of one", n)
 	}
-	return tx.Commit()
+	return err
 }
 
 func check(w store.Write) error {
@@ -220,7 +215,7 @@ func check(w store.Write) error {
 	if len(w.Body) > maxBody {
 		return bad(fmt.Sprintf("the body has %d bytes, at most %d are allowed", len(w.Body), maxBody))
 	}
-	if w.Body != nil && !json.Valid(w.Body) {
+	if w.Body != nil && (!json.Valid(w.Body) || !utf8.Valid(w.Body)) {
 		return bad("the body is not JSON")
 	}
 	if w.Version < store.Any {
