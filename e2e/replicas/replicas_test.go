@@ -273,8 +273,25 @@ func TestKilledAndStopped(t *testing.T) {
 			t.Errorf("%s says that shop-dev is %+v", n, e)
 		}
 	}
-	w.must(t, w.on("b"))("env", "destroy", "shop-dev")
-	if out := w.must(t, w.on("c"))("sweep"); !strings.Contains(out, "no orphans") {
+	// A backup, taken while they work, goes on with the embedded database.
+	file := filepath.Join(w.dir, "all.backup")
+	w.must(t, w.run)("backup", file, "--database", w.database)
+	for _, n := range w.names {
+		w.must(t, w.on(n))("server", "stop")
+		w.pids[n] = 0
+	}
+	w.must(t, w.on("d"))("restore", file)
+	if out, err := w.on("d")("restore", file); err == nil || !strings.Contains(out, "--force") {
+		t.Errorf("a database with records was taken: %s", out)
+	}
+	w.must(t, w.on("d"))("server", "start")
+	defer w.on("d")("server", "stop")
+	if e := w.environment(t, "d", "shop-dev"); e.Phase != "serving" {
+		t.Errorf("after the restore shop-dev is %+v", e)
+	}
+	w.must(t, w.on("d"))("deploy", "--size", fmt.Sprint(size), "shop", "dev") // the blueprint is there, the image is found
+	w.must(t, w.on("d"))("env", "destroy", "shop-dev")
+	if out := w.must(t, w.on("d"))("sweep"); !strings.Contains(out, "no orphans") {
 		t.Error(out)
 	}
 	var s regionStatus

@@ -47,6 +47,8 @@ type root struct {
 	Runs     runsCmd     `cmd:"" help:"List test runs, or show one."`
 	Why      whyCmd      `cmd:"" help:"Say why something waits."`
 	Sweep    sweepCmd    `cmd:"" help:"Find, and remove, what belongs to nothing."`
+	Backup   backupCmd   `cmd:"" help:"Write all records and blueprints to a file, while the server works."`
+	Restore  restoreCmd  `cmd:"" help:"Put a backup into an empty database, of either kind."`
 	Server   serverCmd   `cmd:"" help:"Start and stop the Dayfly server."`
 	Region   regionCmd   `cmd:"" help:"Start and stop the local region, an AWS-compatible endpoint on this machine."`
 	Box      boxCmd      `cmd:"" help:"Serve a folder of releases, to try things out."`

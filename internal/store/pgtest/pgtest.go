@@ -176,7 +176,7 @@ func (s *Server) Database(t testing.TB) string {
 // Dump is all that a database holds, as text: to see that it was not touched.
 func (s *Server) Dump(t testing.TB, database string) string {
 	t.Helper()
-	out, err := s.run("pg_dump", database)
+	out, err := s.run("pg_dump", "--inserts", "--no-owner", "--no-privileges", database)
 	if err != nil {
 		t.Fatalf("pg_dump: %v\n%s", err, out)
 	}

@@ -3,7 +3,6 @@ package sqlite
 import (
 	"bytes"
 	"context"
-	"database/sql"
 	"errors"
 	"os"
 	"path/filepath"
@@ -101,16 +100,6 @@ func TestRefusedUntouched(t *testing.T) {
 			}
 		}
 		if err := s.Close(); err != nil {
-			t.Fatal(err)
-		}
-	}
-	raw := func(t *testing.T, path, statement string) {
-		db, err := sql.Open("sqlite", path)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer db.Close()
-		if _, err := db.Exec(statement); err != nil {
 			t.Fatal(err)
 		}
 	}

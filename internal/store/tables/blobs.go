@@ -54,6 +54,9 @@ func (s *Store) AddBlob(ctx context.Context, name string, r io.Reader) error {
 
 // addPart leaves a part alone that is there: a name is that of its content.
 func addPart(ctx context.Context, tx *sql.Tx, name string, part int, data []byte) error {
+	if data == nil {
+		data = []byte{} // empty, not NULL
+	}
 	_, err := tx.ExecContext(ctx, `INSERT INTO blob (name, part, data) VALUES ($1, $2, $3) ON CONFLICT (name, part) DO NOTHING`, name, part, data)
 	return err
 }
