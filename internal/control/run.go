@@ -150,8 +150,10 @@ func open(ctx context.Context, cfg Config) (*Control, error) {
 	if err != nil {
 		return nil, err
 	}
-	clk := clock.Real{}
-	st, err := openStore(ctx, cfg, clk)
+	clk := clock.NewSteady(func(jump, hold time.Duration) {
+		cfg.Log.Warn("the clock of this machine was set forward; deadlines do not follow it until that has lasted", "jump", jump.Round(time.Second), "hold", hold)
+	})
+	st, err := openStore(ctx, cfg, clock.Real{})
 	if err != nil {
 		return nil, err
 	}

@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"sync"
 	"time"
 
 	"github.com/dayfly-infra/dayfly/internal/clock"
@@ -24,6 +25,9 @@ type Loop[T any] struct {
 	Store store.Store
 	Clock clock.Clock
 	Log   *slog.Logger
+
+	mu   sync.Mutex
+	over map[string]look // deadlines that were seen to have passed, once
 }
 
 // Environments watches environments.
@@ -62,6 +66,10 @@ func Foundations(s store.Store, c clock.Clock, l *slog.Logger) *Loop[environment
 // Kind implements reconcile.Loop.
 func (l *Loop[T]) Kind() string { return l.Of }
 
+// again is how long after a deadline was seen to have passed it is looked at
+// again: what ends everything for good is not decided on one look at a clock.
+const again = 3 * time.Second
+
 // longest is how long the loop sleeps at most, so that a clock that was set
 // forward is noticed.
 const longest = 5 * time.Minute
@@ -70,6 +78,7 @@ const longest = 5 * time.Minute
 func (l *Loop[T]) Reconcile(ctx context.Context, name string) (time.Duration, error) {
 	v, _, err := store.Get[T](ctx, l.Store, l.Of, name)
 	if errors.Is(err, store.ErrNotFound) {
+		l.first(name, time.Time{})
 		return reconcile.Done, nil
 	}
 	if err != nil {
@@ -77,10 +86,15 @@ func (l *Loop[T]) Reconcile(ctx context.Context, name string) (time.Duration, er
 	}
 	deadline, ended := l.Lease(&v)
 	if ended || deadline.IsZero() {
+		l.first(name, time.Time{})
 		return reconcile.Done, nil
 	}
 	if left := deadline.Sub(l.Clock.Now()); left > 0 {
+		l.first(name, time.Time{})
 		return min(left, longest), l.warn(ctx, name, left)
+	}
+	if l.first(name, deadline) {
+		return again, nil
 	}
 	l.Log.Info("lease over", "kind", l.Of, "name", name, "deadline", deadline)
 	return reconcile.Done, reconcile.Update(ctx, l.Store, l.Of, name, func(v *T) error {
@@ -97,4 +111,30 @@ func (l *Loop[T]) warn(ctx context.Context, name string, left time.Duration) err
 		return nil
 	}
 	return reconcile.Update(ctx, l.Store, l.Of, name, func(v *T) error { l.Warn(v, left); return nil })
+}
+
+// look is when a deadline was first seen to have passed.
+type look struct {
+	deadline, at time.Time
+}
+
+// first tells whether it is too early to believe that a deadline has passed; a
+// zero deadline forgets what was seen.
+func (l *Loop[T]) first(name string, deadline time.Time) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if deadline.IsZero() {
+		delete(l.over, name)
+		return false
+	}
+	now := l.Clock.Now()
+	seen, ok := l.over[name]
+	if !ok || !seen.deadline.Equal(deadline) || now.Before(seen.at) {
+		if l.over == nil {
+			l.over = map[string]look{}
+		}
+		l.over[name] = look{deadline, now}
+		return true
+	}
+	return now.Sub(seen.at) < again
 }
