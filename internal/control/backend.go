@@ -28,6 +28,9 @@ import (
 
 // AddBlueprint implements server.Backend.
 func (c *Control) AddBlueprint(ctx context.Context, tar io.Reader) (server.Blueprint, error) {
+	if err := c.room("receive the blueprint"); err != nil {
+		return server.Blueprint{}, err
+	}
 	digest, err := c.files.Add(ctx, tar)
 	if err != nil {
 		return server.Blueprint{}, err
@@ -47,6 +50,9 @@ func (c *Control) AddBlueprint(ctx context.Context, tar io.Reader) (server.Bluep
 
 // Bake implements server.Backend.
 func (c *Control) Bake(ctx context.Context, files string) (bake.Bake, error) {
+	if err := c.room("bake"); err != nil {
+		return bake.Bake{}, err
+	}
 	b, fsys, err := c.files.Blueprint(ctx, files)
 	if err != nil {
 		return bake.Bake{}, err
@@ -66,6 +72,9 @@ func (c *Control) CancelBake(ctx context.Context, name string) (bake.Bake, error
 
 // Resolve implements server.Backend.
 func (c *Control) Resolve(ctx context.Context, files string) (release.Release, error) {
+	if err := c.room("resolve the release"); err != nil {
+		return release.Release{}, err
+	}
 	b, _, err := c.files.Blueprint(ctx, files)
 	if err != nil {
 		return release.Release{}, err
@@ -80,6 +89,9 @@ func (c *Control) Resolve(ctx context.Context, files string) (release.Release, e
 
 // Deploy implements server.Backend: it writes what is wanted, and loops do it.
 func (c *Control) Deploy(ctx context.Context, d server.Deploy) (environment.Environment, error) {
+	if err := c.room("deploy"); err != nil {
+		return environment.Environment{}, err
+	}
 	var zero environment.Environment
 	b, fsys, err := c.files.Blueprint(ctx, d.Files)
 	if err != nil {
@@ -202,6 +214,9 @@ const runLease = 24 * time.Hour
 
 // Test implements server.Backend.
 func (c *Control) Test(ctx context.Context, t server.Test) (pipeline.Run, error) {
+	if err := c.room("test"); err != nil {
+		return pipeline.Run{}, err
+	}
 	var zero pipeline.Run
 	b, fsys, err := c.files.Blueprint(ctx, t.Files)
 	if err != nil {
@@ -377,7 +392,7 @@ func each[T any](ctx context.Context, c *Control, kind string, f func(T)) error 
 
 // Why implements server.Backend.
 func (c *Control) Why(ctx context.Context, object string) ([]server.Reason, error) {
-	out := []server.Reason{}
+	out := append([]server.Reason{}, c.whyFull()...)
 	now := c.clock.Now()
 	add := func(kind, name, phase string, b *blocker.Blocker, failure string) {
 		id := kind + "/" + name

@@ -16,10 +16,12 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/dayfly-infra/dayfly/internal/advance"
 	"github.com/dayfly-infra/dayfly/internal/bake"
+	"github.com/dayfly-infra/dayfly/internal/blocker"
 	"github.com/dayfly-infra/dayfly/internal/blueprint"
 	"github.com/dayfly-infra/dayfly/internal/box"
 	"github.com/dayfly-infra/dayfly/internal/box/dir"
@@ -49,7 +51,8 @@ type Config struct {
 	// share; "" is SQLite in Dir.
 	Database string
 
-	replica string // this server's name among those
+	replica string                          // this server's name among those
+	free    func(dir string) (int64, error) // space on the disk of a folder; nil asks the system
 }
 
 // builderLease is how long a builder may live at most.
@@ -127,6 +130,7 @@ type Control struct {
 	sweeper  *sweep.Sweeper
 	engine   *reconcile.Engine
 	clock    clock.Clock
+	full     atomic.Pointer[blocker.Blocker] // while the disk is nearly full
 }
 
 // driver is all that the server needs of the cloud.

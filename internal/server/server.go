@@ -239,5 +239,8 @@ func problem(err error) error {
 	if status == 0 {
 		status = http.StatusInternalServerError
 	}
+	if fault.CodeOf(err) == store.CodeFull {
+		status = http.StatusInsufficientStorage
+	}
 	return &Problem{ErrorModel: huma.ErrorModel{Status: status, Title: fmt.Sprintf("%s (%s)", http.StatusText(status), kind), Detail: err.Error()}, Kind: kind, Hint: fault.HintOf(err)}
 }
