@@ -3,7 +3,7 @@ VERSION ?= $(shell git describe --always --dirty 2>/dev/null || echo dev)
 LDFLAGS  = -s -w -X main.version=$(VERSION)
 GO      ?= go
 
-.PHONY: all build deps demo test check fmt clean
+.PHONY: all build deps demo bench test check fmt clean
 
 all: build
 
@@ -18,6 +18,12 @@ deps:
 # The main job with real parts, on this machine; DEMO_INSTANCES, DEMO_SUITES.
 demo: deps build
 	$(GO) run -buildvcs=false ./demo
+
+# Dayfly beside its peers, into build/bench.json; ROWS=launch-45,teardown-45 for
+# some rows, RUNS=5 for more runs. docs/bench.md says how to read it.
+bench: build
+	scripts/deps.sh bench
+	ROWS='$(ROWS)' RUNS='$(RUNS)' $(GO) run -buildvcs=false ./bench
 
 # Everything, as root where it can be.
 test: deps build

@@ -20,6 +20,11 @@ if [ "${1:-}" = test ]; then
     # The tests start a server of their own; Debian's need not run.
     ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || missing="$missing postgresql"
 fi
+if [ "${1:-}" = bench ]; then
+    # The benchmark's peers. Another docker may be in PATH: Debian's is meant.
+    [ -e /usr/sbin/dockerd ] && [ -e /usr/bin/docker ] || missing="$missing docker.io"
+    [ -e /usr/bin/packer ] || missing="$missing packer"
+fi
 [ -n "$missing" ] || exit 0
 if [ "$(id -u)" != 0 ]; then
     echo "these packages are missing and only root can install them:$missing" >&2
@@ -31,7 +36,9 @@ export DEBIAN_FRONTEND=noninteractive
 apt-get -qq update
 # shellcheck disable=SC2086
 apt-get -qq -y install --no-install-recommends $missing >/dev/null
-# Debian starts HAProxy with its own configuration; the region runs its own.
-if [ -d /run/systemd/system ] && systemctl is-active --quiet haproxy 2>/dev/null; then
+# Debian starts HAProxy and Docker with their own configuration; the region and
+# the benchmark run theirs.
+if [ -d /run/systemd/system ]; then
     case "$missing" in *haproxy*) systemctl disable --now haproxy >/dev/null 2>&1 || true ;; esac
+    case "$missing" in *docker.io*) systemctl disable --now docker.service docker.socket containerd.service >/dev/null 2>&1 || true ;; esac
 fi

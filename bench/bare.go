@@ -1,0 +1,103 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"time"
+)
+
+// bare is the peer that does no more than it must: see bareclone.
+type bare struct {
+	s       *session
+	program string
+	bridge  string
+	gateway netip.Prefix
+	box     string
+	dir     string
+}
+
+// bareLimit is how long the bare clones alone may take, in seconds: 0.3 to 0.7
+// were measured on two cores. A slower peer would flatter us, so nothing is
+// reported then.
+const bareLimit = 1.5
+
+func newBare(ctx context.Context, s *session, w *world) (*bare, error) {
+	b := &bare{s: s, program: filepath.Join(s.dir, "bareclone"), dir: filepath.Join(s.dir, "bare")}
+	build := exec.CommandContext(ctx, "go", "build", "-trimpath", "-buildvcs=false", "-ldflags", "-s -w", "-o", b.program, "./bench/bareclone")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		return nil, fmt.Errorf("build bareclone: %w: %s", err, out)
+	}
+	var err error
+	if b.bridge, b.gateway, err = s.addBridge(ctx, "bare"); err != nil {
+		return nil, err
+	}
+	b.box = "http://" + b.gateway.Addr().String() + "/shop/shop-" + version + ".tar.gz"
+	return b, s.serveBox(ctx, w.dayfly, w.boxDir, "", b.gateway.Addr().String())
+}
+
+// first is the address of the first copy.
+func (b *bare) first() netip.Prefix {
+	a := b.gateway.Addr().As4()
+	a[3] = 10
+	return netip.PrefixFrom(netip.AddrFrom4(a), b.gateway.Bits())
+}
+
+// launch runs n copies, with argv in each or with nothing, returns when they
+// are there and, with argv, have answered; then it ends them.
+func (b *bare) launch(ctx context.Context, n int, lowers, env, argv []string) (up, down time.Duration, err error) {
+	if err := os.MkdirAll(b.dir, 0o700); err != nil {
+		return 0, 0, err
+	}
+	args := []string{"--lower", strings.Join(lowers, ":"), "--dir", b.dir, "--bridge", b.bridge, "--first", b.first().String(), "--count", fmt.Sprint(n)}
+	cmd := command(context.Background(), b.program, append(append(args, "--"), argv...)...)
+	cmd.Env = env
+	var said strings.Builder
+	cmd.Stderr = &said
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		return 0, 0, err
+	}
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		return 0, 0, err
+	}
+	began := time.Now()
+	if err := cmd.Start(); err != nil {
+		return 0, 0, err
+	}
+	line, err := bufio.NewReader(out).ReadString('\n')
+	if err == nil && len(argv) > 0 {
+		var addresses []string
+		a := b.first().Addr()
+		for range n {
+			addresses = append(addresses, "http://"+a.String()+":8080")
+			a = a.Next()
+		}
+		err = answered(ctx, addresses)
+	}
+	up = time.Since(began)
+	if errors.Is(err, io.EOF) {
+		err = fmt.Errorf("bareclone said %q", line)
+	} else if err != nil {
+		logs, _ := filepath.Glob(filepath.Join(b.dir, "*", "log"))
+		if len(logs) > 0 {
+			text, _ := os.ReadFile(logs[0])
+			err = fmt.Errorf("%w; the first copy said: %s", err, text)
+		}
+	}
+	began = time.Now()
+	_ = in.Close()
+	if e := cmd.Wait(); e != nil {
+		err = errors.Join(err, fmt.Errorf("bareclone: %w: %s", e, said.String()))
+	}
+	return up, time.Since(began), err
+}
