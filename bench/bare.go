@@ -20,7 +20,6 @@ type bare struct {
 	program string
 	bridge  string
 	gateway netip.Prefix
-	box     string
 	dir     string
 }
 
@@ -40,7 +39,6 @@ func newBare(ctx context.Context, s *session, w *world) (*bare, error) {
 	if b.bridge, b.gateway, err = s.addBridge(ctx, "bare"); err != nil {
 		return nil, err
 	}
-	b.box = "http://" + b.gateway.Addr().String() + "/shop/shop-" + version + ".tar.gz"
 	return b, s.serveBox(ctx, w.dayfly, w.boxDir, "", b.gateway.Addr().String())
 }
 
@@ -55,6 +53,11 @@ func (b *bare) first() netip.Prefix {
 // are there and, with argv, have answered; then it ends them.
 func (b *bare) launch(ctx context.Context, n int, lowers, env, argv []string) (up, down time.Duration, err error) {
 	if err := os.MkdirAll(b.dir, 0o700); err != nil {
+		return 0, 0, err
+	}
+	// The copies of the run before had these addresses and other hardware ones:
+	// this host must not believe in them for seconds.
+	if _, err := run(ctx, "ip", "neigh", "flush", "dev", b.bridge); err != nil {
 		return 0, 0, err
 	}
 	args := []string{"--lower", strings.Join(lowers, ":"), "--dir", b.dir, "--bridge", b.bridge, "--first", b.first().String(), "--count", fmt.Sprint(n)}

@@ -27,7 +27,6 @@ type docker struct {
 	socket  string
 	gateway netip.Addr
 	api     *http.Client
-	box     string // address of the release, for containers
 }
 
 const (
@@ -36,7 +35,20 @@ const (
 	dockerCgroup  = "dfbench-docker"
 )
 
-func newDocker(ctx context.Context, s *session, w *world) (*docker, error) {
+// docker starts the daemon, once for all groups.
+func (s *session) docker(ctx context.Context) (*docker, error) {
+	if s.dockerd != nil {
+		return s.dockerd, nil
+	}
+	d, err := newDocker(ctx, s)
+	if err == nil {
+		s.dockerd = d
+	}
+	return d, err
+}
+
+func newDocker(ctx context.Context, s *session) (*docker, error) {
+	s.say("starting docker's daemon")
 	for _, p := range []string{dockerd, dockerProgram} {
 		if _, err := os.Stat(p); err != nil {
 			return nil, fmt.Errorf("%s is not there: scripts/deps.sh bench installs Debian's docker.io", p)
@@ -72,8 +84,7 @@ func newDocker(ctx context.Context, s *session, w *world) (*docker, error) {
 		log, _ := os.ReadFile(filepath.Join(d.dir, "log"))
 		return nil, fmt.Errorf("dockerd does not start: %w: %s", err, log)
 	}
-	d.box = "http://" + d.gateway.String() + "/shop/shop-" + version + ".tar.gz"
-	return d, s.serveBox(ctx, w.dayfly, w.boxDir, "", d.gateway.String())
+	return d, nil
 }
 
 func (d *docker) cli(ctx context.Context, args ...string) (string, error) {

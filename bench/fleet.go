@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
@@ -39,6 +40,11 @@ func peerRun(lowers []string) (argv []string, err error) {
 	}
 	sh := fmt.Sprintf("%s && exec setpriv --reuid %s --regid %[2]s --init-groups /bin/sh -c 'exec %s'", c.Run, c.User, c.Service)
 	return []string{"/bin/sh", "-c", sh}, nil
+}
+
+// releaseAt is where a peer finds the release in the box on its bridge.
+func releaseAt(gateway netip.Addr) string {
+	return "http://" + gateway.String() + "/shop/shop-" + version + ".tar.gz"
 }
 
 func readLayered(lowers []string, name string) ([]byte, error) {
@@ -101,10 +107,13 @@ func (f *fleetRun) setup(ctx context.Context) (err error) {
 	}
 	f.digest = "sha256:" + strings.Fields(string(sums))[0]
 	if f.want("launch-45") || f.want("teardown-45") {
-		f.s.say("starting docker's daemon, importing the image's root file system")
-		if f.docker, err = newDocker(ctx, f.s, f.w); err != nil {
+		if f.docker, err = f.s.docker(ctx); err != nil {
 			return err
 		}
+		if err = f.s.serveBox(ctx, f.w.dayfly, f.w.boxDir, "", f.docker.gateway.String()); err != nil {
+			return err
+		}
+		f.s.say("importing the image's root file system")
 		if err = f.docker.importImage(ctx, f.lowers, "shop:bench"); err != nil {
 			return err
 		}
@@ -189,7 +198,7 @@ func (f *fleetRun) peers(ctx context.Context) error {
 			ways = []int{4, 8}
 		}
 		var options []string
-		for _, e := range append(env, "DAYFLY_RELEASE_URL="+f.docker.box) {
+		for _, e := range append(env, "DAYFLY_RELEASE_URL="+releaseAt(f.docker.gateway)) {
 			options = append(options, "-e", e)
 		}
 		fastest := time.Duration(0)
@@ -218,7 +227,7 @@ func (f *fleetRun) peers(ctx context.Context) error {
 		return err
 	}
 	f.add("bare clones alone", up)
-	up, _, err = f.bare.launch(ctx, instances, f.lowers, append(env, "DAYFLY_RELEASE_URL="+f.bare.box, "DAYFLY_INSTANCE_ID=bare"), f.argv)
+	up, _, err = f.bare.launch(ctx, instances, f.lowers, append(env, "DAYFLY_RELEASE_URL="+releaseAt(f.bare.gateway.Addr()), "DAYFLY_INSTANCE_ID=bare"), f.argv)
 	if err != nil {
 		return err
 	}

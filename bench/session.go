@@ -23,6 +23,8 @@ type session struct {
 	world *world // once a group has needed it
 	began time.Time
 
+	dockerd *docker // once a group has needed it
+
 	lock *os.File
 	ends []func() error // in the reverse order
 }
