@@ -28,7 +28,7 @@ type bare struct {
 // reported then.
 const bareLimit = 1.5
 
-func newBare(ctx context.Context, s *session, w *world) (*bare, error) {
+func newBare(ctx context.Context, s *session) (*bare, error) {
 	b := &bare{s: s, program: filepath.Join(s.dir, "bareclone"), dir: filepath.Join(s.dir, "bare")}
 	build := exec.CommandContext(ctx, "go", "build", "-trimpath", "-buildvcs=false", "-ldflags", "-s -w", "-o", b.program, "./bench/bareclone")
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")
@@ -36,10 +36,8 @@ func newBare(ctx context.Context, s *session, w *world) (*bare, error) {
 		return nil, fmt.Errorf("build bareclone: %w: %s", err, out)
 	}
 	var err error
-	if b.bridge, b.gateway, err = s.addBridge(ctx, "bare"); err != nil {
-		return nil, err
-	}
-	return b, s.serveBox(ctx, w.dayfly, w.boxDir, "", b.gateway.Addr().String())
+	b.bridge, b.gateway, err = s.addBridge(ctx, "bare")
+	return b, err
 }
 
 // first is the address of the first copy.
@@ -77,7 +75,8 @@ func (b *bare) launch(ctx context.Context, n int, lowers, env, argv []string) (u
 	if err := cmd.Start(); err != nil {
 		return 0, 0, err
 	}
-	line, err := bufio.NewReader(out).ReadString('\n')
+	lines := bufio.NewReader(out)
+	line, err := lines.ReadString('\n')
 	if err == nil && len(argv) > 0 {
 		var addresses []string
 		a := b.first().Addr()
@@ -85,17 +84,15 @@ func (b *bare) launch(ctx context.Context, n int, lowers, env, argv []string) (u
 			addresses = append(addresses, "http://"+a.String()+":8080")
 			a = a.Next()
 		}
-		err = answered(ctx, addresses)
+		// It ends by itself when a copy does.
+		alive, ended := context.WithCancel(ctx)
+		go func() { _, _ = lines.ReadString('\n'); ended() }()
+		err = answered(alive, addresses)
+		ended()
 	}
 	up = time.Since(began)
 	if errors.Is(err, io.EOF) {
 		err = fmt.Errorf("bareclone said %q", line)
-	} else if err != nil {
-		logs, _ := filepath.Glob(filepath.Join(b.dir, "*", "log"))
-		if len(logs) > 0 {
-			text, _ := os.ReadFile(logs[0])
-			err = fmt.Errorf("%w; the first copy said: %s", err, text)
-		}
 	}
 	began = time.Now()
 	_ = in.Close()

@@ -119,7 +119,10 @@ func (f *fleetRun) setup(ctx context.Context) (err error) {
 		}
 	}
 	if f.want("launch-45") {
-		f.bare, err = newBare(ctx, f.s, f.w)
+		if f.bare, err = newBare(ctx, f.s); err != nil {
+			return err
+		}
+		err = f.s.serveBox(ctx, f.w.dayfly, f.w.boxDir, "", f.bare.gateway.Addr().String())
 	}
 	return err
 }

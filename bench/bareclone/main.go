@@ -117,17 +117,25 @@ func run() (err error) {
 		_, _ = io.Copy(io.Discard, os.Stdin)
 		close(done)
 	}()
+	ended := make(chan *clone, len(copies))
+	for _, c := range copies {
+		go func() { <-c.ended; ended <- c }()
+	}
 	select {
 	case <-done:
 	case <-stop:
+	case c := <-ended:
+		text, _ := os.ReadFile(filepath.Join(c.dir, "log"))
+		return fmt.Errorf("the copy in %s ended by itself: %s", c.dir, text)
 	}
 	return nil
 }
 
 // clone is one copy.
 type clone struct {
-	cmd *exec.Cmd
-	dir string
+	cmd   *exec.Cmd
+	dir   string
+	ended chan struct{}
 }
 
 // start makes one copy and returns when it is about to run its command.
@@ -137,7 +145,7 @@ func start(o options, i int) (*clone, error) {
 		address = address.Next()
 	}
 	dir := filepath.Join(o.dir, strconv.Itoa(i))
-	c := &clone{dir: dir}
+	c := &clone{dir: dir, ended: make(chan struct{})}
 	for _, d := range []string{"upper", "work", "root"} {
 		if err := os.MkdirAll(filepath.Join(dir, d), 0o755); err != nil {
 			return c, err
@@ -180,6 +188,7 @@ func start(o options, i int) (*clone, error) {
 		c.cmd = nil
 		return c, err
 	}
+	go func() { _ = c.cmd.Wait(); close(c.ended) }()
 	veth := &netlink.Veth{LinkAttrs: netlink.NewLinkAttrs(), PeerName: "eth0", PeerNamespace: netlink.NsPid(c.cmd.Process.Pid)}
 	veth.Name = fmt.Sprintf("bare%d-%d", os.Getpid()%10000, i)
 	veth.MasterIndex = o.bridge
@@ -216,7 +225,7 @@ func end(copies []*clone) error {
 				return
 			}
 			if c.cmd != nil {
-				_ = c.cmd.Wait()
+				<-c.ended
 			}
 			errs[i] = os.RemoveAll(c.dir)
 		})
