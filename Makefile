@@ -8,8 +8,11 @@ GO      ?= go
 all: build
 
 # dayfly-guest is the local region's own: what AWS's agents are to an instance.
+# dayfly-agent has no version stamped in: it is part of every image's inputs, and
+# the same agent must give the same image.
 build:
-	CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=false -ldflags '$(LDFLAGS)' -o bin/ ./cmd/dayfly ./cmd/dayfly-agent ./cmd/dayfly-guest
+	CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=false -ldflags '$(LDFLAGS)' -o bin/ ./cmd/dayfly ./cmd/dayfly-guest
+	CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=false -ldflags '-s -w' -o bin/ ./cmd/dayfly-agent
 
 # Debian packages that the local region and the tests use.
 deps:

@@ -136,6 +136,7 @@ func setup(t *testing.T) *world {
 	w.edit(t, "deploy/deploy", "    chmod 755 \"$tmp/tree\"\n", "    chmod 755 \"$tmp/tree\"\n    [ ! -e \"$tmp/tree/hook\" ] || (cd \"$tmp/tree\" && sh -eu ./hook)\n")
 	w.edit(t, "dayfly.yaml", "http://100.64.0.9/shop", "http://"+w.addr+"/shop")
 	w.edit(t, "dayfly.yaml", "deadline: 2m", "deadline: 10s")
+	w.edit(t, "dayfly.yaml", "  verify:", "  keep_failed: 0s\n  verify:")
 	w.run(t, root, filepath.Join(root, "examples/shop/app/release.sh"), "1.0.0", w.box)
 	w.open(t)
 	return w

@@ -3,9 +3,12 @@ package main
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"flag"
 	"fmt"
+	"io"
 	"os"
 	"os/signal"
 	"runtime"
@@ -15,9 +18,6 @@ import (
 
 	"github.com/dayfly-infra/dayfly/internal/agent"
 )
-
-// version is set by the build.
-var version = "dev"
 
 const usage = `dayfly-agent is what Dayfly installs in an image.
 
@@ -41,7 +41,7 @@ func do(args []string) int {
 	debug.SetMemoryLimit(12 << 20)
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
-	a := agent.New(version)
+	a := agent.New()
 	var err error
 	switch verb, rest := args[0], args[1:]; {
 	case verb == "run" && len(rest) == 0:
@@ -59,7 +59,10 @@ func do(args []string) int {
 	case verb == "put" && len(rest) == 2:
 		err = a.Put(ctx, rest[0], rest[1])
 	case verb == "version":
-		fmt.Println(version)
+		var v string
+		if v, err = version(); err == nil {
+			fmt.Println(v)
+		}
 	default:
 		fmt.Fprint(os.Stderr, usage)
 		return 2
@@ -72,6 +75,21 @@ func do(args []string) int {
 		return 1
 	}
 	return 0
+}
+
+// version is the digest of this program: nothing is stamped in, since the agent
+// is an input of every image and an unrelated commit must not change it.
+func version() (string, error) {
+	f, err := os.Open("/proc/self/exe")
+	if err != nil {
+		return "", err
+	}
+	defer f.Close()
+	h := sha256.New()
+	if _, err := io.Copy(h, f); err != nil {
+		return "", err
+	}
+	return "sha256:" + hex.EncodeToString(h.Sum(nil)), nil
 }
 
 func suite(ctx context.Context, a *agent.Agent, args []string) (bool, error) {

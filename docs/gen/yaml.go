@@ -19,6 +19,7 @@ var meanings = map[string]string{
 	"image.type":                     "Instance type of the builder.",
 	"image.role":                     "Role of the machines; the fact `dayfly_role` and `$DAYFLY_ROLE`. Default: the blueprint's name.",
 	"image.boot":                     "`armed`: the agent fires at boot what the bake armed. `puppet` is refused in this version.",
+	"image.keep_failed":              "How long a failed bake keeps its builder, for a look and for `dayfly bake --resume`; `0s`: not at all.",
 	"image.verify":                   "Scripts that every image must pass on a fresh instance. goss files are refused in this version.",
 	"image.puppet":                   "Where the catalog comes from: `code` or `server`.",
 	"image.puppet.code":              "Folder with `manifests/site.pp`, and `modules/`, `data/`, `hiera.yaml` at need.",

@@ -20,7 +20,6 @@ import (
 // Agent is one agent with everything that it touches.
 type Agent struct {
 	Root    string // "" on an instance, a folder in tests
-	Version string
 	Env     func(string) string // os.Getenv
 	Now     func() time.Time
 	Log     io.Writer
@@ -39,8 +38,8 @@ type Agent struct {
 }
 
 // New returns an agent for this instance.
-func New(version string) *Agent {
-	return &Agent{Version: version, Env: os.Getenv, Now: time.Now, Log: os.Stderr}
+func New() *Agent {
+	return &Agent{Env: os.Getenv, Now: time.Now, Log: os.Stderr}
 }
 
 // start fills in what every subcommand needs.

@@ -57,7 +57,7 @@ func (l *Loop) verify(ctx context.Context, b Bake) (finding, error) {
 	if err := verify.Supported(bp.Image.Verify); err != nil {
 		return finding{}, err
 	}
-	p := verify.Plan{Inputs: "s3://" + l.Cloud.Bucket() + "/" + b.prefix() + "inputs.tar", Each: 2 * time.Minute}
+	p := verify.Plan{Inputs: "s3://" + l.Cloud.Bucket() + "/" + b.inputsKey(), Each: 2 * time.Minute}
 	for _, v := range bp.Image.Verify {
 		p.Checks = append(p.Checks, path.Clean(v))
 	}

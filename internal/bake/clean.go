@@ -16,7 +16,7 @@ import (
 // clean removes what the bake made, and for a good one writes the image record
 // and moves the channel, in one batch with the bake's own end.
 func (l *Loop) clean(ctx context.Context, b Bake) (time.Duration, error) {
-	if b.Error != "" {
+	if b.ended() {
 		found, err := l.unrecorded(ctx, b)
 		if err != nil || found {
 			return soon, err
@@ -25,34 +25,48 @@ func (l *Loop) clean(ctx context.Context, b Bake) (time.Duration, error) {
 	if gone, err := l.endCanaries(ctx, b); err != nil || !gone {
 		return l.pace(b), err
 	}
-	st, err := l.Cloud.Stack(ctx, b.Stack)
-	switch {
-	case fault.KindOf(err) == fault.NotFound || (err == nil && st.Status == "DELETE_COMPLETE"):
-	case err != nil:
-		return 0, err
-	case st.Status == "DELETE_IN_PROGRESS":
-		return l.pace(b), nil
-	default:
-		// One that failed is asked for again, as another attempt each time.
-		wait, attempt := l.pace(b), int64(0)
-		if st.Status == "DELETE_FAILED" {
-			wait = 5 * time.Second
-			attempt = l.Clock.Now().Truncate(wait).Unix()
+	if b.Heir == "" {
+		if gone, wait, err := l.endStack(ctx, b); err != nil || !gone {
+			return wait, err
 		}
-		return wait, l.Cloud.DeleteStack(ctx, b.intent(fmt.Sprintf("delete-stack/%s/%d", st.Status, attempt)), b.Stack)
 	}
-	if b.Error != "" && b.AMI != "" {
+	if b.ended() && b.AMI != "" {
 		if err := l.Cloud.DeleteImage(ctx, b.intent("delete-image"), b.AMI); err != nil && fault.KindOf(err) != fault.NotFound {
 			return 0, err
 		}
 	}
-	if err := l.Cloud.DeletePrefix(ctx, b.intent("delete-inputs"), b.prefix()); err != nil {
-		return 0, err
+	if b.Heir == "" {
+		if err := l.Cloud.DeletePrefix(ctx, b.intent("delete-inputs"), b.Prefix); err != nil {
+			return 0, err
+		}
 	}
 	if err := l.Cloud.PruneIntents(ctx, b.object()); err != nil {
 		return 0, err
 	}
 	return soon, l.finish(ctx, b)
+}
+
+// ended tells that a bake in Clean gives no image.
+func (b Bake) ended() bool { return b.Error != "" || b.Again }
+
+// endStack deletes the builder's stack and tells when it is gone.
+func (l *Loop) endStack(ctx context.Context, b Bake) (gone bool, wait time.Duration, err error) {
+	st, err := l.Cloud.Stack(ctx, b.Stack)
+	switch {
+	case fault.KindOf(err) == fault.NotFound || (err == nil && st.Status == "DELETE_COMPLETE"):
+		return true, 0, nil
+	case err != nil:
+		return false, 0, err
+	case st.Status == "DELETE_IN_PROGRESS":
+		return false, l.pace(b), nil
+	}
+	// One that failed is asked for again, as another attempt each time.
+	wait, attempt := l.pace(b), int64(0)
+	if st.Status == "DELETE_FAILED" {
+		wait = 5 * time.Second
+		attempt = l.Clock.Now().Truncate(wait).Unix()
+	}
+	return false, wait, l.Cloud.DeleteStack(ctx, b.intent(fmt.Sprintf("delete-stack/%s/%d", st.Status, attempt)), b.Stack)
 }
 
 // unrecorded looks for what a failed bake made and could not note down any
@@ -120,10 +134,16 @@ func (l *Loop) finish(ctx context.Context, b Bake) error {
 		return err
 	}
 	now := l.Clock.Now()
+	if cur.Again {
+		return l.Store.Apply(ctx, reconcile.Epoch(ctx), store.Put(Kind, b.Name, version, cur.attempt(cur.Attempt+1, l.StackName, now)))
+	}
 	cur.Steps = append(cur.Steps, Timing{Step: Clean, Seconds: now.Sub(cur.Since).Seconds()})
 	cur.Step, cur.Ended, cur.Since, cur.Blocker, cur.Sentence = Done, now, now, nil, "done"
 	if cur.Error != "" {
 		cur.Sentence = "failed"
+		if cur.Heir != "" {
+			cur.Sentence = "failed; its builder went to " + cur.Heir
+		}
 		return l.Store.Apply(ctx, reconcile.Epoch(ctx), store.Put(Kind, b.Name, version, cur))
 	}
 	bp, _, err := l.Blueprints.Blueprint(ctx, b.Files)
@@ -144,7 +164,7 @@ func (l *Loop) finish(ctx context.Context, b Bake) error {
 		store.Put(Kind, b.Name, version, cur),
 		store.Put(image.Kind, cur.Image, imVersion, image.Image{
 			Name: cur.Image, Blueprint: cur.Blueprint, Inputs: cur.Inputs, AMI: cur.AMI, Parent: cur.Base, State: image.Candidate,
-			Role: bp.Image.Role, Created: now, Bake: cur.Name, Checks: cur.Checks, Canaries: cur.Canaries, Report: cur.report(), Seconds: now.Sub(cur.Created).Seconds(),
+			Role: bp.Image.Role, Created: now, Bake: cur.Name, Checks: cur.Checks, Canaries: cur.Canaries, By: cur.By, Base: bp.Image.Base, Resumed: cur.From, Tries: cur.Try, Hands: cur.Hands, Report: cur.report(), Seconds: now.Sub(cur.Created).Seconds(),
 		}),
 		store.Put(image.ChannelKind, channel, chVersion, image.Channel{Name: channel, Image: cur.Image, Moved: now, By: "bake/" + cur.Name}))
 }

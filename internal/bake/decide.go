@@ -3,6 +3,7 @@ package bake
 import (
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/dayfly-infra/dayfly/internal/blocker"
@@ -15,22 +16,40 @@ type stage struct {
 	step     Step
 	sentence string        // what is going on, for people
 	limit    time.Duration // how long it may take; 0 = the record says
+	look     bool          // after a failure here there is something to look at, and to go on from
 }
 
 // order is the way of every bake that fails nowhere.
 var order = []stage{
-	{Inputs, "collecting what the builder needs", 5 * time.Minute},
-	{Builder, "the builder's stack is being made", 10 * time.Minute},
-	{Online, "the builder boots", 10 * time.Minute},
-	{Fetch, "the builder is fetching its files", 5 * time.Minute},
-	{Install, "Puppet's agent is being installed", 20 * time.Minute},
-	{Converge, "Puppet runs until a run changes nothing", 0},
-	{Seal, "the machine is being sealed", 5 * time.Minute},
-	{Stop, "the builder is being stopped", 10 * time.Minute},
-	{Snapshot, "the image is being made from the builder's disk", 2 * time.Hour},
-	{Launch, "two fresh instances boot from the image", 10 * time.Minute},
-	{Verify, "the checks run on two fresh instances", 15 * time.Minute},
-	{Clean, "the builder is going away", 0},
+	{Inputs, "collecting what the builder needs", 5 * time.Minute, false},
+	{Builder, "the builder's stack is being made", 10 * time.Minute, false},
+	{Online, "the builder boots", 10 * time.Minute, false},
+	{Fetch, "the builder is fetching its files", 5 * time.Minute, true},
+	{Install, "Puppet's agent is being installed", 20 * time.Minute, true},
+	{Converge, "Puppet runs until a run changes nothing", 0, true},
+	{Seal, "the machine is being sealed", 5 * time.Minute, true},
+	{Stop, "the builder is being stopped", 10 * time.Minute, true},
+	{Snapshot, "the image is being made from the builder's disk", 2 * time.Hour, true},
+	{Launch, "two fresh instances boot from the image", 10 * time.Minute, true},
+	{Verify, "the checks run on two fresh instances", 15 * time.Minute, true},
+	{Clean, "the builder is going away", 0, false},
+}
+
+// aside are the steps that only a failure leads to.
+var aside = []stage{
+	{Kept, "the bake failed; its builder is kept for a while", 0, false},
+	{Resume, "the builder comes up again for another try", 30 * time.Minute, false},
+}
+
+func (s Step) stage() stage {
+	for _, all := range [][]stage{order, aside} {
+		for _, st := range all {
+			if st.step == s {
+				return st
+			}
+		}
+	}
+	return stage{}
 }
 
 // after is the step that follows in the order.
@@ -51,18 +70,14 @@ func (b Bake) limit() time.Duration {
 		}
 		return b.Puppet
 	}
-	for _, st := range order {
-		if st.step == b.Step {
-			return st.limit
-		}
-	}
-	return 0
+	return b.Step.stage().limit
 }
 
 // finding is what one look at a step gave.
 type finding struct {
 	done  bool          // the step has ended well
 	why   string        // it has failed for good
+	lost  bool          // and the builder with it
 	learn func(*Bake)   // goes into the record, whatever else was found
 	wait  time.Duration // until the next look; 0 = the loop's pace
 }
@@ -80,12 +95,20 @@ func decide(b Bake, f finding, err error, now time.Time) Bake {
 	}
 	limit := b.limit()
 	switch {
+	case b.Step == Kept:
+		if b.Cancel || b.Again || !now.Before(b.Until) {
+			return b.enter(Clean, now)
+		}
 	case b.Cancel:
-		return b.fail("the bake was canceled", now)
+		return b.fail("the bake was canceled", true, now)
 	case f.why != "":
-		return b.fail(f.why, now)
+		return b.fail(f.why, f.lost, now)
 	case err != nil && permanent(err):
-		return b.fail(err.Error(), now)
+		return b.fail(err.Error(), false, now)
+	case err == nil && f.done && b.Step == Resume:
+		to := b.To
+		b.Try, b.FailedAt, b.To = b.Try+1, "", ""
+		return b.enter(to, now)
 	case err == nil && f.done:
 		return b.enter(after(b.Step), now)
 	case limit > 0 && now.Sub(b.Since) > limit:
@@ -95,7 +118,7 @@ func decide(b Bake, f finding, err error, now time.Time) Bake {
 		if err != nil {
 			why += "; " + err.Error()
 		}
-		return b.fail(why, now)
+		return b.fail(why, false, now)
 	}
 	return b
 }
@@ -103,12 +126,7 @@ func decide(b Bake, f finding, err error, now time.Time) Bake {
 // enter goes on to another step.
 func (b Bake) enter(to Step, now time.Time) Bake {
 	b.Steps = append(b.Steps[:len(b.Steps):len(b.Steps)], Timing{Step: b.Step, Seconds: now.Sub(b.Since).Seconds()})
-	b.Step, b.Since, b.Sentence = to, now, ""
-	for _, st := range order {
-		if st.step == to {
-			b.Sentence = st.sentence
-		}
-	}
+	b.Step, b.Since, b.Sentence = to, now, to.stage().sentence
 	b.Blocker = &blocker.Blocker{Rule: "baking", On: b.object(), Message: b.Sentence, Since: now}
 	if limit := b.limit(); limit > 0 {
 		b.Blocker.Until = now.Add(limit)
@@ -116,12 +134,27 @@ func (b Bake) enter(to Step, now time.Time) Bake {
 	return b
 }
 
-func (b Bake) fail(why string, now time.Time) Bake {
-	b.Error, b.FailedAt = why, b.Step
+// fail ends a try: what is worth a look is kept for a while.
+func (b Bake) fail(why string, lost bool, now time.Time) Bake {
+	if b.Step != Resume { // where it failed before is where it can go on
+		b.FailedAt = b.Step
+	}
+	b.Error = why
+	if b.Step.stage().look && !lost && b.Keep > 0 {
+		b = b.enter(Kept, now)
+		b.Until = now.Add(b.Keep)
+		b.Blocker = &blocker.Blocker{Rule: "kept", On: b.object(), Message: firstLine(why) + "; the builder is kept", Since: now, Until: b.Until, Action: b.Advice()}
+		return b
+	}
 	b = b.enter(Clean, now)
 	b.Sentence = "the bake failed; what it made is going away"
 	b.Blocker.Message = b.Sentence
 	return b
+}
+
+func firstLine(s string) string {
+	line, _, _ := strings.Cut(s, "\n")
+	return line
 }
 
 // permanent tells whether repeating cannot help.

@@ -18,11 +18,12 @@ import (
 	"github.com/dayfly-infra/dayfly/internal/handoff"
 	"github.com/dayfly-infra/dayfly/internal/puppet"
 	"github.com/dayfly-infra/dayfly/internal/seal"
+	"github.com/dayfly-infra/dayfly/internal/verify"
 )
 
 // version is part of the inputs digest: raise it when this package changes what
 // an image holds.
-const version = 1
+const version = 2
 
 // arch of the images that are made.
 const arch = "amd64"
@@ -31,14 +32,14 @@ const arch = "amd64"
 // checks, settings, agent, versions.
 func digest(b *blueprint.Blueprint, files fs.FS, base string, agent []byte) (string, error) {
 	h := sha256.New()
-	fmt.Fprintf(h, "bake %d seal %s arch %s base %s\n", version, seal.Version, arch, base)
+	fmt.Fprintf(h, "bake %d seal %s arch %s base %q blueprint %q\n", version, seal.Version, arch, base, b.Name)
 	fmt.Fprintf(h, "agent %x\n", sha256.Sum256(agent))
 	settings, err := json.Marshal(settings(b, "", ""))
 	if err != nil {
 		return "", err
 	}
 	fmt.Fprintf(h, "settings %s\npuppet %s %s\n", settings, b.Image.Puppet.Environment, b.Image.Puppet.Role)
-	scripts := []string{puppet.Bootstrap(), puppet.Run{}.Apply(), seal.Script(), unit, runit, fetch}
+	scripts := []string{puppet.Bootstrap(), puppet.Run{}.Apply(), seal.Script(), verify.Plan{}.Script(), unit, runit, fetch, builderTemplate}
 	module := puppet.Module()
 	for _, name := range slices.Sorted(maps.Keys(module)) {
 		scripts = append(scripts, name, string(module[name]))
@@ -46,9 +47,9 @@ func digest(b *blueprint.Blueprint, files fs.FS, base string, agent []byte) (str
 	for _, s := range scripts {
 		fmt.Fprintf(h, "script %x\n", sha256.Sum256([]byte(s)))
 	}
-	for _, root := range []string{b.Image.Puppet.Code, path.Dir(b.Handoff.Run)} {
-		if err := each(files, root, func(p string, mode fs.FileMode, body []byte) error {
-			fmt.Fprintf(h, "file %q %o %x\n", p, mode, sha256.Sum256(body))
+	for _, part := range parts(b) {
+		if err := each(files, part[1], func(p string, mode fs.FileMode, body []byte) error {
+			fmt.Fprintf(h, "%s %q %o %x\n", part[0], p, mode, sha256.Sum256(body))
 			return nil
 		}); err != nil {
 			return "", err
@@ -62,6 +63,11 @@ func digest(b *blueprint.Blueprint, files fs.FS, base string, agent []byte) (str
 		fmt.Fprintf(h, "check %q %x\n", v, sha256.Sum256(body))
 	}
 	return "sha256:" + hex.EncodeToString(h.Sum(nil)), nil
+}
+
+// parts are the blueprint's folders that a builder gets, by what they are for.
+func parts(b *blueprint.Blueprint) [][2]string {
+	return [][2]string{{"puppet", b.Image.Puppet.Code}, {"deploy", path.Dir(b.Handoff.Run)}}
 }
 
 // settings is what Puppet's last stage arms.
@@ -127,7 +133,7 @@ func pack(b *blueprint.Blueprint, files fs.FS, image, inputs string, agent []byt
 	if err := add("dayfly/dayfly-agent", 0o755, agent); err != nil {
 		return nil, err
 	}
-	for _, part := range [][2]string{{"puppet", b.Image.Puppet.Code}, {"deploy", path.Dir(b.Handoff.Run)}} {
+	for _, part := range parts(b) {
 		if err := each(files, part[1], func(p string, mode fs.FileMode, body []byte) error { return add(part[0]+"/"+p, mode, body) }); err != nil {
 			return nil, err
 		}

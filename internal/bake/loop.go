@@ -27,6 +27,7 @@ type Cloud interface {
 	StackEvents(ctx context.Context, name string) ([]cloud.StackEvent, error)
 	RunInstances(ctx context.Context, in cloud.Intent, i cloud.InstanceInput) ([]string, error)
 	TerminateInstances(ctx context.Context, in cloud.Intent, ids ...string) error
+	StartInstance(ctx context.Context, in cloud.Intent, id string) error
 	StopInstance(ctx context.Context, in cloud.Intent, id string) error
 	Instance(ctx context.Context, id string) (cloud.Instance, error)
 	Instances(ctx context.Context, filter map[string]string) ([]cloud.Instance, error)
@@ -92,7 +93,7 @@ func (l *Loop) Reconcile(ctx context.Context, name string) (time.Duration, error
 		}
 		*c = decide(*c, f, err, now)
 		to = c.Step
-		if c.Error != "" {
+		if c.Error != "" && to != b.Step && b.Step != Kept {
 			l.Log.Warn("bake fails", "bake", c.Name, "step", c.FailedAt, "why", c.Error)
 		}
 	}); err != nil {
@@ -135,18 +136,28 @@ func (l *Loop) look(ctx context.Context, b Bake) (finding, error) {
 		return l.launch(ctx, b)
 	case Verify:
 		return l.verify(ctx, b)
+	case Kept:
+		return finding{wait: min(max(b.Until.Sub(l.Clock.Now()), soon), time.Minute)}, nil
+	case Resume:
+		return l.resume(ctx, b)
 	}
 	return finding{why: "there is no step " + string(b.Step)}, nil
 }
 
 func (b Bake) object() string { return Kind + "/" + b.Name }
 
-// intent names a call of this attempt for ever.
-func (b Bake) intent(step string) cloud.Intent {
-	return cloud.Intent{ID: fmt.Sprintf("%s/%d/%s", b.object(), b.Attempt, step), Object: b.object()}
+// try names this try of this attempt.
+func (b Bake) try() string {
+	if b.Try == 0 {
+		return fmt.Sprint(b.Attempt)
+	}
+	return fmt.Sprintf("%d.%d", b.Attempt, b.Try)
 }
 
-func (b Bake) prefix() string { return fmt.Sprintf("bake/%s/%d/", b.Name, b.Attempt) }
+// intent names a call of this try for ever.
+func (b Bake) intent(step string) cloud.Intent {
+	return cloud.Intent{ID: fmt.Sprintf("%s/%s/%s", b.object(), b.try(), step), Object: b.object()}
+}
 
 func (l *Loop) tags(b Bake) cloud.Tags {
 	return cloud.Tags{cloud.TagObject: b.object(), cloud.TagDeadline: b.Created.Add(l.Lease).UTC().Format(time.RFC3339)}

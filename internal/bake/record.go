@@ -32,6 +32,9 @@ const (
 	Verify   Step = "verify"   // the checks run on both, and they are compared
 	Clean    Step = "clean"    // builder, canaries and files go away
 	Done     Step = "done"
+
+	Kept   Step = "kept"   // it failed, and its builder waits for a look or another try
+	Resume Step = "resume" // another try: what is in the way goes, the builder comes up
 )
 
 // Bake is one making of an image.
@@ -42,6 +45,7 @@ type Bake struct {
 	Inputs    string `json:"inputs"` // sha256:… over everything that matters
 	Base      string `json:"base"`   // AMI
 	Attempt   int    `json:"attempt"`
+	Try       int    `json:"try,omitempty"` // how often this attempt was resumed
 	By        string `json:"by"`
 
 	Step     Step             `json:"step"`
@@ -50,6 +54,16 @@ type Bake struct {
 	Error    string           `json:"error,omitempty"` // why it failed; set before Clean
 	FailedAt Step             `json:"failed_at,omitempty"`
 	Cancel   bool             `json:"cancel,omitempty"`
+
+	Keep   time.Duration `json:"keep,omitempty"`  // how long a failure keeps the builder
+	Until  time.Time     `json:"until,omitzero"`  // when that ends
+	To     Step          `json:"to,omitempty"`    // where another try goes on
+	From   string        `json:"from,omitempty"`  // the failed bake that the builder was taken from
+	Heir   string        `json:"heir,omitempty"`  // the bake that took the builder
+	Again  bool          `json:"again,omitempty"` // after its end comes another attempt
+	Hands  int           `json:"hands,omitempty"` // commands that people ran on it
+	Origin string        `json:"origin"`          // the bake that its builder is tagged with
+	Prefix string        `json:"prefix"`          // of the builder's files: its role reads nothing else
 
 	Stack    string            `json:"stack"`
 	Instance string            `json:"instance,omitempty"` // builder

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"strings"
+	"time"
 
 	"github.com/dayfly-infra/dayfly/internal/blueprint"
 	"github.com/dayfly-infra/dayfly/internal/fault"
@@ -38,9 +39,8 @@ func (l *Loop) base(ctx context.Context, name string) (string, error) {
 	return ami, err
 }
 
-// Start begins a bake, or finds the one that is under way for the same inputs,
-// or the image that is there already: then the bake that is returned is done.
-func (l *Loop) Start(ctx context.Context, b *blueprint.Blueprint, files fs.FS, filesDigest, by string) (Bake, error) {
+// fresh is the first attempt of a bake.
+func (l *Loop) fresh(ctx context.Context, b *blueprint.Blueprint, files fs.FS, filesDigest, by string) (Bake, error) {
 	base, err := l.base(ctx, b.Image.Base)
 	if err != nil {
 		return Bake{}, err
@@ -49,19 +49,42 @@ func (l *Loop) Start(ctx context.Context, b *blueprint.Blueprint, files fs.FS, f
 	if err != nil {
 		return Bake{}, fmt.Errorf("read the bake's inputs: %w", err)
 	}
-	name := b.Name + "-" + strings.TrimPrefix(inputs, "sha256:")[:16]
-	now := l.Clock.Now()
-	fresh := Bake{
-		Name: name, Blueprint: b.Name, Files: filesDigest, Inputs: inputs, Base: base, Attempt: 1, By: by,
-		Step: Inputs, Sentence: order[0].sentence, Puppet: b.Image.Puppet.Deadline, Stack: l.StackName("bake-" + name + "-1"), Created: now, Since: now,
+	return Bake{
+		Name: b.Name + "-" + strings.TrimPrefix(inputs, "sha256:")[:16], Blueprint: b.Name, Files: filesDigest, Inputs: inputs, Base: base, By: by,
+		Keep: b.Image.KeepFailed, Puppet: b.Image.Puppet.Deadline,
+	}.attempt(1, l.StackName, l.Clock.Now()), nil
+}
+
+// attempt is a bake of the same inputs from the beginning.
+func (b Bake) attempt(n int, stack func(string) string, now time.Time) Bake {
+	return Bake{
+		Name: b.Name, Blueprint: b.Blueprint, Files: b.Files, Inputs: b.Inputs, Base: b.Base, By: b.By, Keep: b.Keep, Puppet: b.Puppet,
+		Attempt: n, Step: Inputs, Sentence: Inputs.stage().sentence, Stack: stack(fmt.Sprintf("bake-%s-%d", b.Name, n)), Origin: b.Name,
+		Prefix: fmt.Sprintf("bake/%s/%d/", b.Name, n), Created: now, Since: now,
 	}
+}
+
+// Start begins a bake, or finds the one that is under way for the same inputs,
+// or the image that is there already: then the bake that is returned is done.
+func (l *Loop) Start(ctx context.Context, b *blueprint.Blueprint, files fs.FS, filesDigest, by string) (Bake, error) {
+	fresh, err := l.fresh(ctx, b, files, filesDigest, by)
+	if err != nil {
+		return Bake{}, err
+	}
+	name := fresh.Name
 	for range 10 {
+		want := fresh
 		old, version, err := store.Get[Bake](ctx, l.Store, Kind, name)
 		switch {
 		case errors.Is(err, store.ErrNotFound):
 			version = 0
 		case err != nil:
 			return Bake{}, err
+		case old.Step == Kept && !old.Cancel:
+			// What it keeps goes first: the new attempt has a builder of its own.
+			want = old.enter(Clean, l.Clock.Now())
+			want.Again, want.Error, want.Files, want.Keep, want.Puppet, want.By = true, "", filesDigest, fresh.Keep, fresh.Puppet, by
+			want.Sentence = "the kept builder of the failed try is going away"
 		case old.Step != Done && (old.Cancel || old.Error != ""):
 			// It cannot give an image any more, and its end is not over yet.
 			return Bake{}, &fault.Error{Kind: fault.Conflict, Op: "start the bake", Object: name, Message: "a bake of the same inputs was canceled or has failed, and what it made is still going away", Hint: "try again in a moment"}
@@ -77,12 +100,11 @@ func (l *Loop) Start(ctx context.Context, b *blueprint.Blueprint, files fs.FS, f
 			}
 			fallthrough
 		default:
-			fresh.Attempt = old.Attempt + 1
-			fresh.Stack = l.StackName(fmt.Sprintf("bake-%s-%d", name, fresh.Attempt))
+			want = fresh.attempt(old.Attempt+1, l.StackName, l.Clock.Now())
 		}
-		err = l.Store.Apply(ctx, store.NoEpoch, store.Put(Kind, name, version, fresh))
+		err = l.Store.Apply(ctx, store.NoEpoch, store.Put(Kind, name, version, want))
 		if !errors.Is(err, store.ErrConflict) {
-			return fresh, err
+			return want, err
 		}
 	}
 	return Bake{}, &fault.Error{Kind: fault.Conflict, Op: "start the bake", Object: name, Message: "others change it all the time"}
@@ -112,8 +134,8 @@ func (l *Loop) Baked(ctx context.Context, name string) (img, waiting string, err
 		return "", "", err
 	case b.Step == Done && b.Error == "":
 		return b.Image, "", nil
-	case b.Step == Done:
-		return "", "", &fault.Error{Kind: fault.Failed, Op: "bake", Object: name, Message: b.Error, Hint: "mend the cause and bake again"}
+	case b.Step == Done || b.Step == Kept:
+		return "", "", &fault.Error{Kind: fault.Failed, Op: "bake", Object: name, Message: b.Error, Hint: b.Advice()}
 	}
 	return "", fmt.Sprintf("the image is being baked: %s", b.Sentence), nil
 }

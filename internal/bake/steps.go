@@ -3,10 +3,11 @@ package bake
 import (
 	"bytes"
 	"context"
-	"fmt"
+	"io/fs"
 	"strings"
 	"time"
 
+	"github.com/dayfly-infra/dayfly/internal/blueprint"
 	"github.com/dayfly-infra/dayfly/internal/cloud"
 	"github.com/dayfly-infra/dayfly/internal/fault"
 	"github.com/dayfly-infra/dayfly/internal/identity"
@@ -21,19 +22,26 @@ func (l *Loop) inputs(ctx context.Context, b Bake) (finding, error) {
 	if err != nil {
 		return finding{}, err
 	}
-	body, err := pack(bp, files, b.Name, b.Inputs, l.Agent)
-	if err != nil {
-		return finding{}, err
-	}
-	if err := l.Cloud.PutObject(ctx, b.intent("inputs"), b.prefix()+"inputs.tar", bytes.NewReader(body), int64(len(body))); err != nil {
+	if err := l.send(ctx, b, bp, files); err != nil {
 		return finding{}, err
 	}
 	_, err = l.Cloud.CreateStack(ctx, b.intent("builder"), cloud.StackInput{
 		Name: b.Stack, Template: builderTemplate, Tags: l.tags(b),
-		Parameters: map[string]string{"ImageId": b.Base, "InstanceType": bp.Image.Type, "Bucket": l.Cloud.Bucket(), "Prefix": b.prefix()},
+		Parameters: map[string]string{"ImageId": b.Base, "InstanceType": bp.Image.Type, "Bucket": l.Cloud.Bucket(), "Prefix": b.Prefix},
 	})
 	return finding{done: true}, err
 }
+
+// send puts what the builder fetches into the bucket.
+func (l *Loop) send(ctx context.Context, b Bake, bp *blueprint.Blueprint, files fs.FS) error {
+	body, err := pack(bp, files, b.Name, b.Inputs, l.Agent)
+	if err != nil {
+		return err
+	}
+	return l.Cloud.PutObject(ctx, b.intent("inputs"), b.inputsKey(), bytes.NewReader(body), int64(len(body)))
+}
+
+func (b Bake) inputsKey() string { return b.Prefix + "inputs.tar" }
 
 func (l *Loop) builder(ctx context.Context, b Bake) (finding, error) {
 	st, err := l.Cloud.Stack(ctx, b.Stack)
@@ -88,7 +96,9 @@ func (l *Loop) alive(ctx context.Context, b Bake, id string) (finding, error) {
 	if err != nil || i.State == "pending" || i.State == "running" {
 		return finding{}, err
 	}
-	return failed("the instance %s is %s: %s", id, i.State, i.Reason), nil
+	f := failed("the instance %s is %s: %s", id, i.State, i.Reason)
+	f.lost = i.State != "stopped" && i.State != "stopping"
+	return f, nil
 }
 
 // said is what a command printed.
@@ -122,7 +132,7 @@ func (l *Loop) command(ctx context.Context, b Bake, instance, step, script strin
 }
 
 func (l *Loop) fetch(ctx context.Context, b Bake) (finding, error) {
-	s, ok, f, err := l.command(ctx, b, b.Instance, "fetch", fetchScript(l.Cloud.Bucket(), b.prefix()+"inputs.tar", l.Cloud.Region()))
+	s, ok, f, err := l.command(ctx, b, b.Instance, "fetch", fetchScript(l.Cloud.Bucket(), b.inputsKey(), l.Cloud.Region()))
 	switch {
 	case !ok:
 		return f, err
@@ -196,7 +206,7 @@ func (l *Loop) stop(ctx context.Context, b Bake) (finding, error) {
 func (l *Loop) snapshot(ctx context.Context, b Bake) (finding, error) {
 	if b.AMI == "" {
 		tags := cloud.Tags{cloud.TagObject: image.Kind + "/" + b.Name, cloud.TagImage: b.Name}
-		id, err := l.Cloud.CreateImage(ctx, b.intent("image"), b.Instance, fmt.Sprintf("%s-%d", l.StackName(b.Name), b.Attempt), tags)
+		id, err := l.Cloud.CreateImage(ctx, b.intent("image"), b.Instance, l.StackName(b.Name)+"-"+b.try(), tags)
 		if err != nil {
 			return finding{}, err
 		}

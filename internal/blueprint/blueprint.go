@@ -29,6 +29,9 @@ type Image struct {
 	Type   string   // instance type of the builder, default t3.medium
 	Role   string   // role of the nodes, default the blueprint's name
 	Boot   string   // armed (default) or puppet
+	// KeepFailed is how long a failed bake keeps its builder for a look and
+	// another try; 0 = not at all, default 2h.
+	KeepFailed time.Duration
 }
 
 // Puppet is where the catalog comes from: Code (a folder with manifests/,

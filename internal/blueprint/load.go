@@ -110,6 +110,7 @@ func (r *reader) image(o *object) Image {
 		Role: i.string("role", o.string("name", "")),
 		Boot: i.oneOf("boot", "armed", "armed", "puppet"),
 	}
+	im.KeepFailed = i.duration("keep_failed", 2*time.Hour, 0, day)
 	im.Verify = i.strings("verify")
 	for _, v := range im.Verify {
 		if e := path.Ext(v); e == ".yaml" || e == ".yml" || e == ".json" {

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
+	"text/tabwriter"
 	"time"
 
 	"github.com/dayfly-infra/dayfly/internal/bake"
@@ -13,17 +15,26 @@ import (
 )
 
 type bakeCmd struct {
-	Dir    string `arg:"" help:"The blueprint's folder."`
-	Detach bool   `help:"Do not wait."`
+	Run  bakeRunCmd  `cmd:"" default:"withargs" help:"Make the image: dayfly bake shop."`
+	List bakeListCmd `cmd:"" help:"List bakes, and the builders that failed ones keep."`
+	Exec bakeExecCmd `cmd:"" help:"Run a command on the builder, or on a canary, that a failed bake keeps: dayfly bake exec shop-0123456789abcdef -- tail /var/log/syslog."`
+	Drop bakeDropCmd `cmd:"" help:"Remove what a failed bake keeps, or cancel a bake."`
 }
 
-func (c *bakeCmd) Run(ctx context.Context, a *app) error {
+type bakeRunCmd struct {
+	Dir    string `arg:"" help:"The blueprint's folder."`
+	Detach bool   `help:"Do not wait."`
+	Resume bool   `help:"Go on with the builder that a failed bake keeps: from the step that failed, or, when the blueprint was mended, from fetching its files."`
+	From   string `help:"The failed bake, with --resume; default the blueprint's last." placeholder:"BAKE"`
+}
+
+func (c *bakeRunCmd) Run(ctx context.Context, a *app) error {
 	s, err := a.send(ctx, c.Dir)
 	if err != nil {
 		return err
 	}
 	var b bake.Bake
-	if err := a.client.Post(ctx, "/v1/bakes", nil, map[string]string{"files": s.Digest}, &b); err != nil {
+	if err := a.client.Post(ctx, "/v1/bakes", nil, map[string]any{"files": s.Digest, "resume": c.Resume || c.From != "", "from": c.From, "by": who()}, &b); err != nil {
 		return err
 	}
 	cached := b.Step == bake.Done
@@ -41,7 +52,7 @@ func (c *bakeCmd) Run(ctx context.Context, a *app) error {
 		case cached:
 			fmt.Fprintf(w, "image %s is there already (%s, made %s)\n", b.Image, b.AMI, b.Ended.Local().Format(time.DateTime))
 		case b.Image != "":
-			fmt.Fprintf(w, "image %s (%s), %d checks passed\n", b.Image, b.AMI, len(b.Checks))
+			fmt.Fprintf(w, "image %s (%s), %d checks passed on %d fresh instances\n", b.Image, b.AMI, len(b.Checks), len(b.Canaries))
 			for _, s := range b.Steps {
 				fmt.Fprintf(w, "  %-9s %6.1fs\n", s.Step, s.Seconds)
 			}
@@ -55,6 +66,7 @@ func (c *bakeCmd) Run(ctx context.Context, a *app) error {
 // its builder is gone.
 func (a *app) followBake(ctx context.Context, b bake.Bake) (bake.Bake, error) {
 	p := a.progress()
+	over := false // a failure keeps the builder only once it was looked for
 	look := func(ctx context.Context) func() (bool, error) {
 		return func() (bool, error) {
 			got, err := client.One[bake.Bake](ctx, a.client, "bakes", b.Name)
@@ -63,11 +75,12 @@ func (a *app) followBake(ctx context.Context, b bake.Bake) (bake.Bake, error) {
 			}
 			b = got
 			p.say(b.Sentence)
-			return b.Step == bake.Done, nil
+			return b.Step == bake.Done || (b.Step == bake.Kept && !over), nil
 		}
 	}
 	err := wait(ctx, look(ctx))
 	if errors.Is(err, context.Canceled) {
+		over = true
 		fmt.Fprintln(a.err, "interrupted; the builder is going away")
 		end, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
 		defer cancel()
@@ -80,7 +93,94 @@ func (a *app) followBake(ctx context.Context, b bake.Bake) (bake.Bake, error) {
 		return b, context.Canceled
 	}
 	if err == nil && b.Error != "" {
-		err = &fault.Error{Kind: fault.Failed, Op: "bake", Object: b.Name, Message: fmt.Sprintf("step %s: %s", b.FailedAt, b.Error), Hint: "mend the cause and bake again; everything that the bake made is gone"}
+		err = &fault.Error{Kind: fault.Failed, Op: "bake", Object: b.Name, Message: fmt.Sprintf("step %s: %s", b.FailedAt, b.Error), Hint: b.Advice()}
 	}
 	return b, err
+}
+
+type bakeListCmd struct{}
+
+func (bakeListCmd) Run(ctx context.Context, a *app) error {
+	bs, err := client.List[bake.Bake](ctx, a.client, "bakes", "")
+	if err != nil {
+		return err
+	}
+	return a.print(bs, func(w io.Writer) {
+		t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+		fmt.Fprintln(t, "NAME\tSTEP\tBEGUN\tBY\tBUILDER\tKEPT UNTIL\tFAILED AT")
+		for _, b := range bs {
+			until, builder := "", b.Instance
+			switch b.Step {
+			case bake.Kept:
+				until = b.Until.Local().Format(time.DateTime)
+			case bake.Done:
+				builder = ""
+			}
+			fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", b.Name, b.Step, b.Created.Local().Format(time.DateTime), b.By, builder, until, b.FailedAt)
+		}
+		t.Flush()
+	})
+}
+
+type bakeExecCmd struct {
+	Name    string   `arg:"" help:"The failed bake; dayfly bake list shows them."`
+	Command []string `arg:"" passthrough:"" help:"The command, after --. One word is a line for the shell; more are a command and its arguments."`
+	On      string   `help:"builder, canary-1 or canary-2; default what failed." placeholder:"WHICH"`
+}
+
+func (c *bakeExecCmd) Run(ctx context.Context, a *app) error {
+	words := c.Command
+	if len(words) > 0 && words[0] == "--" {
+		words = words[1:]
+	}
+	if len(words) == 0 {
+		return &fault.Error{Kind: fault.Invalid, Op: "bake exec", Message: "there is no command", Hint: "dayfly bake exec " + c.Name + " -- ps aux"}
+	}
+	line := words[0]
+	if len(words) > 1 {
+		quoted := make([]string, len(words))
+		for i, w := range words {
+			quoted[i] = "'" + strings.ReplaceAll(w, "'", `'\''`) + "'"
+		}
+		line = strings.Join(quoted, " ")
+	}
+	var r bake.Executed
+	if err := a.client.Post(ctx, "/v1/bakes/"+c.Name+"/exec", nil, map[string]string{"command": line, "on": c.On}, &r); err != nil {
+		return err
+	}
+	if err := a.print(r, func(w io.Writer) {
+		fmt.Fprint(w, r.Stdout)
+		fmt.Fprint(a.err, r.Stderr)
+	}); err != nil {
+		return err
+	}
+	if r.ExitCode != 0 {
+		return &fault.Error{Kind: fault.Failed, Op: "bake exec", Object: r.Instance, Message: fmt.Sprintf("exit code %d", r.ExitCode)}
+	}
+	return nil
+}
+
+type bakeDropCmd struct {
+	Name string `arg:"" help:"The bake; dayfly bake list shows them."`
+}
+
+func (c *bakeDropCmd) Run(ctx context.Context, a *app) error {
+	var b bake.Bake
+	if err := a.client.Delete(ctx, "/v1/bakes/"+c.Name, &b); err != nil {
+		return err
+	}
+	p := a.progress()
+	err := wait(ctx, func() (bool, error) {
+		got, err := client.One[bake.Bake](ctx, a.client, "bakes", c.Name)
+		if err != nil {
+			return false, unlessDown(p, err)
+		}
+		b = got
+		p.say(b.Sentence)
+		return b.Step == bake.Done, nil
+	})
+	if err != nil {
+		return err
+	}
+	return a.print(b, func(w io.Writer) { fmt.Fprintf(w, "bake %s: everything that it kept is gone\n", b.Name) })
 }

@@ -37,7 +37,7 @@ type root struct {
 
 	Init     initCmd     `cmd:"" help:"Make a blueprint that works as it is, to begin with."`
 	Check    checkCmd    `cmd:"" help:"Check a blueprint: dayfly.yaml, files, templates."`
-	Bake     bakeCmd     `cmd:"" help:"Make the blueprint's machine image, or find the one that is there."`
+	Bake     bakeCmd     `cmd:"" help:"Make the blueprint's machine image, or find the one that is there; look into a bake that failed."`
 	Images   imagesCmd   `cmd:"" help:"List images, or remove one."`
 	Release  releaseCmd  `cmd:"" help:"Resolve the most recent release in the box, or list releases."`
 	Deploy   deployCmd   `cmd:"" help:"Launch an environment with the most recent release."`

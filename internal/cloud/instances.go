@@ -170,6 +170,34 @@ func (d *Driver) StopInstance(ctx context.Context, in Intent, id string) error {
 	return err
 }
 
+// StartInstance boots a stopped instance of ours again, on its own disk.
+func (d *Driver) StartInstance(ctx context.Context, in Intent, id string) error {
+	const op = "ec2:StartInstances"
+	_, err := perform(ctx, d, in, action[bool]{
+		op: op, input: id,
+		find: func(ctx context.Context, _ *IntentRecord) (bool, bool, error) {
+			i, err := d.Instance(ctx, id)
+			return true, i.State == "pending" || i.State == "running", err
+		},
+		call: func(ctx context.Context, _ *IntentRecord) (bool, error) {
+			i, err := d.Instance(ctx, id)
+			if err != nil {
+				return false, err
+			}
+			ours, err := d.ours(ctx, i.Tags)
+			if err != nil {
+				return false, err
+			}
+			if !ours {
+				return false, notOurs(op, id)
+			}
+			_, err = d.ec2.StartInstances(ctx, &ec2.StartInstancesInput{InstanceIds: []string{id}})
+			return true, translate(op, id, err)
+		},
+	})
+	return err
+}
+
 // Instances reads all instances that match EC2's filters, such as "tag:…" or
 // "instance-state-name"; a value may be several, separated by commas.
 func (d *Driver) Instances(ctx context.Context, filter map[string]string) ([]Instance, error) {

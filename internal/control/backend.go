@@ -49,15 +49,23 @@ func (c *Control) AddBlueprint(ctx context.Context, tar io.Reader) (server.Bluep
 }
 
 // Bake implements server.Backend.
-func (c *Control) Bake(ctx context.Context, files string) (bake.Bake, error) {
+func (c *Control) Bake(ctx context.Context, a server.Bake) (bake.Bake, error) {
 	if err := c.room("bake"); err != nil {
 		return bake.Bake{}, err
 	}
-	b, fsys, err := c.files.Blueprint(ctx, files)
+	b, fsys, err := c.files.Blueprint(ctx, a.Files)
 	if err != nil {
 		return bake.Bake{}, err
 	}
-	return c.bakes.Start(ctx, b, fsys, files, "api")
+	if a.Resume {
+		return c.bakes.Resume(ctx, b, fsys, a.Files, a.From, a.By)
+	}
+	return c.bakes.Start(ctx, b, fsys, a.Files, a.By)
+}
+
+// ExecBake implements server.Backend.
+func (c *Control) ExecBake(ctx context.Context, name, on, command string) (bake.Executed, error) {
+	return c.bakes.Exec(ctx, name, on, command)
 }
 
 // CancelBake implements server.Backend.
@@ -356,11 +364,15 @@ func (c *Control) Sweep(ctx context.Context, dry bool) (sweep.Report, error) {
 // made.
 func (c *Control) live(ctx context.Context) (map[string]bool, error) {
 	out := map[string]bool{}
-	if err := each(ctx, c, bake.Kind, func(b bake.Bake) { out[bake.Kind+"/"+b.Name] = b.Step != bake.Done }); err != nil {
-		return nil, err
-	}
 	if err := each(ctx, c, bake.Kind, func(b bake.Bake) {
-		out[image.Kind+"/"+b.Name] = b.Step != bake.Done // its image may have no record yet
+		wants := b.Step != bake.Done
+		out[image.Kind+"/"+b.Name] = wants // its image may have no record yet
+		// A builder that was taken over has the tags of the bake that made it.
+		for _, name := range []string{b.Name, b.Origin} {
+			if wants || !out[bake.Kind+"/"+name] {
+				out[bake.Kind+"/"+name] = wants
+			}
+		}
 	}); err != nil {
 		return nil, err
 	}

@@ -37,6 +37,7 @@ image:
   base: ami-base
   puppet: { code: puppet/ }
   verify: [verify/smoke.sh]
+  keep_failed: 0s
 release: { box: "http://box.example/shop" }
 handoff: { run: deploy/deploy, service: /srv/shop, ready: "http://:8080/healthz", deadline: 2m }
 environments:
@@ -107,7 +108,12 @@ type world struct {
 	fail  map[string]string // step of a bake: what its command says
 	limit time.Duration
 	log   io.Writer
+	mu    sync.Mutex
+	ran   map[string]int // commands of bakes by step
 }
+
+// runs is how often a step's command was run.
+func (w *world) runs(step string) int { w.mu.Lock(); defer w.mu.Unlock(); return w.ran[step] }
 
 // inWorld runs a test in virtual time.
 func inWorld(t *testing.T, f func(t *testing.T, w *world)) {
@@ -117,7 +123,7 @@ func inWorld(t *testing.T, f func(t *testing.T, w *world)) {
 			t.Fatal(err)
 		}
 		defer st.Close()
-		w := &world{t: t, cloud: cloudtest.New(clock.Real{}), store: st, box: &fakeBox{body: "one"}, dir: t.TempDir(), fail: map[string]string{}, limit: 3 * time.Hour, log: io.Discard}
+		w := &world{t: t, cloud: cloudtest.New(clock.Real{}), store: st, box: &fakeBox{body: "one"}, dir: t.TempDir(), fail: map[string]string{}, ran: map[string]int{}, limit: 3 * time.Hour, log: io.Discard}
 		w.cloud.Exec = w.exec
 		if err := os.Mkdir(filepath.Join(w.dir, "tmp"), 0o700); err != nil {
 			t.Fatal(err)
@@ -176,10 +182,15 @@ func (w *world) exec(c *cloudtest.Cloud, cmd cloud.Command) (cloud.CommandResult
 		return r, took
 	}
 	step := cmd.Comment[strings.LastIndexByte(cmd.Comment, ' ')+1:]
+	w.mu.Lock()
+	w.ran[step]++
+	w.mu.Unlock()
 	if why := w.fail[step]; why != "" {
 		return cloud.CommandResult{Status: "Failed", ExitCode: 1, Stderr: why}, time.Second
 	}
 	switch step {
+	case "exec":
+		good.Stdout = cmd.Instance
 	case "seal":
 		good.Stdout = "fact machine-id 1234\nfact hostname builder\n"
 	case "verify/1", "verify/2":

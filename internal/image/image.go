@@ -29,6 +29,11 @@ type Image struct {
 	Created   time.Time `json:"created"`
 	Bake      string    `json:"bake"` // record that made it
 	Checks    []Check   `json:"checks,omitempty"`
+	By        string    `json:"by,omitempty"`
+	Base      string    `json:"base,omitempty"`     // as the blueprint names it
+	Resumed   string    `json:"resumed,omitempty"`  // the failed bake whose builder it was made on: not made from nothing
+	Tries     int       `json:"tries,omitempty"`    // how often the bake was resumed
+	Hands     int       `json:"hands,omitempty"`    // commands that people ran on the builder
 	Canaries  []Canary  `json:"canaries,omitempty"` // fresh instances that were compared
 	Seconds   float64   `json:"seconds"`            // the bake took
 	Why       string    `json:"why,omitempty"`      // of a quarantine

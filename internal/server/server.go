@@ -30,7 +30,8 @@ const maxPack = 80 << 20
 // Backend carries out what the API is asked for.
 type Backend interface {
 	AddBlueprint(ctx context.Context, tar io.Reader) (Blueprint, error)
-	Bake(ctx context.Context, files string) (bake.Bake, error)
+	Bake(ctx context.Context, b Bake) (bake.Bake, error)
+	ExecBake(ctx context.Context, name, on, command string) (bake.Executed, error)
 	CancelBake(ctx context.Context, name string) (bake.Bake, error)
 	Resolve(ctx context.Context, files string) (release.Release, error)
 	Deploy(ctx context.Context, d Deploy) (environment.Environment, error)
@@ -51,6 +52,14 @@ type Blueprint struct {
 	Name         string   `json:"name"`
 	Environments []string `json:"environments"`
 	Suites       []string `json:"suites"`
+}
+
+// Bake asks for a blueprint's image.
+type Bake struct {
+	Files  string `json:"files" doc:"digest of the blueprint, from POST /v1/blueprints" pattern:"^sha256:[0-9a-f]{64}$"`
+	Resume bool   `json:"resume,omitempty" doc:"go on with the builder that a failed bake keeps"`
+	From   string `json:"from,omitempty" doc:"that bake; default the blueprint's last" maxLength:"120"`
+	By     string `json:"by,omitempty" maxLength:"100"`
 }
 
 // Deploy asks for an environment with the most recent release.
@@ -97,11 +106,18 @@ func New(b Backend, s store.Store, version string) http.Handler {
 	s2.blueprints(api)
 	huma.Get(api, "/v1/status", func(ctx context.Context, _ *struct{}) (*out[Status], error) { return answer(b.Status(ctx)) })
 
-	huma.Post(api, "/v1/bakes", func(ctx context.Context, in *body[struct {
-		Files string `json:"files" pattern:"^sha256:[0-9a-f]{64}$"`
-	}]) (*out[bake.Bake], error) {
-		return answer(b.Bake(ctx, in.Body.Files))
+	huma.Post(api, "/v1/bakes", func(ctx context.Context, in *body[Bake]) (*out[bake.Bake], error) {
+		return answer(b.Bake(ctx, in.Body))
 	})
+	huma.Post(api, "/v1/bakes/{name}/exec", func(ctx context.Context, in *struct {
+		Name string `path:"name" maxLength:"120"`
+		Body struct {
+			Command string `json:"command" doc:"for a shell" minLength:"1" maxLength:"8000"`
+			On      string `json:"on,omitempty" enum:"builder,canary-1,canary-2" doc:"default what failed"`
+		}
+	}) (*out[bake.Executed], error) {
+		return answer(b.ExecBake(ctx, in.Name, in.Body.On, in.Body.Command))
+	}, func(o *huma.Operation) { o.Summary = "Run a command on what a failed bake keeps" })
 	huma.Delete(api, "/v1/bakes/{name}", func(ctx context.Context, in *named) (*out[bake.Bake], error) {
 		return answer(b.CancelBake(ctx, in.Name))
 	}, func(o *huma.Operation) { o.DefaultStatus = http.StatusOK })

@@ -255,6 +255,28 @@ func (d *Driver) StopInstance(ctx context.Context, in cloud.Intent, id string) e
 	return err
 }
 
+// StartInstance implements the driver's.
+func (d *Driver) StartInstance(ctx context.Context, in cloud.Intent, id string) error {
+	_, err := perform(ctx, d, in, "ec2:StartInstances", false, id, func() (bool, error) {
+		i := d.c.instances[id]
+		if i == nil {
+			return false, Absent("ec2:StartInstances", id)
+		}
+		switch i.State {
+		case "stopped":
+			i.State, i.changed = "pending", d.c.Clock.Now()
+		case "pending", "running":
+		default:
+			return false, &fault.Error{Kind: fault.Failed, Code: "IncorrectInstanceState", Message: "it is " + i.State}
+		}
+		return true, nil
+	})
+	return err
+}
+
+// EndInstance ends an instance behind our back.
+func (c *Cloud) EndInstance(id string) { defer c.lock()(); c.instances[id].end(c.Clock.Now()) }
+
 type image struct{ cloud.Image }
 
 // CreateImage implements the driver's.
