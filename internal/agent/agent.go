@@ -19,10 +19,10 @@ import (
 
 // Agent is one agent with everything that it touches.
 type Agent struct {
-	Root    string // "" on an instance, a folder in tests
-	Env     func(string) string // os.Getenv
-	Now     func() time.Time
-	Log     io.Writer
+	Root string              // "" on an instance, a folder in tests
+	Env  func(string) string // os.Getenv
+	Now  func() time.Time
+	Log  io.Writer
 
 	// SetHostname is nil where the name may not be set (tests).
 	SetHostname func(string) error
