@@ -159,6 +159,9 @@ func known(n *kong.Node, words []string) error {
 	add(n)
 	for i := 0; i < len(words); i++ {
 		w := words[i]
+		if w == "--" {
+			return nil // what follows is somebody else's
+		}
 		if strings.HasPrefix(w, "-") {
 			name, _, with := strings.Cut(w, "=")
 			value, ok := takes[name]
@@ -179,11 +182,17 @@ func known(n *kong.Node, words []string) error {
 				next = c
 			}
 		}
+		if next == nil && n.DefaultCmd != nil && len(n.DefaultCmd.Positional) > 0 {
+			next = n.DefaultCmd // such as: dayfly bake shop
+		}
 		if next == nil {
 			return fmt.Errorf("there is no command %s", w)
 		}
 		n = next
 		add(n)
+		if n.DefaultCmd != nil {
+			add(n.DefaultCmd)
+		}
 	}
 	if len(n.Children) > 0 && n.DefaultCmd == nil && words[len(words)-1] != "--help" && words[len(words)-1] != strings.ToUpper(words[len(words)-1]) {
 		return fmt.Errorf("%s needs a command", n.Name)

@@ -40,6 +40,18 @@ func (l *Loop) clean(ctx context.Context, b Bake) (time.Duration, error) {
 			return 0, err
 		}
 	}
+	if !b.ended() {
+		// A former image of the same inputs, such as a retired one, loses its record now.
+		im, _, err := store.Get[image.Image](ctx, l.Store, image.Kind, b.Name)
+		if err != nil && !errors.Is(err, store.ErrNotFound) {
+			return 0, err
+		}
+		if err == nil && im.AMI != "" && im.AMI != b.AMI {
+			if err := l.Cloud.DeleteImage(ctx, b.intent("delete-former/"+im.AMI), im.AMI); err != nil && fault.KindOf(err) != fault.NotFound {
+				return 0, err
+			}
+		}
+	}
 	if err := l.Cloud.PruneIntents(ctx, b.object()); err != nil {
 		return 0, err
 	}

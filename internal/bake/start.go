@@ -113,11 +113,17 @@ func (l *Loop) Start(ctx context.Context, b *blueprint.Blueprint, files fs.FS, f
 // there tells whether the image of a finished bake can still be launched.
 func (l *Loop) there(ctx context.Context, b Bake) (bool, error) {
 	im, _, err := store.Get[image.Image](ctx, l.Store, image.Kind, b.Image)
-	if errors.Is(err, store.ErrNotFound) || (err == nil && (im.State == image.Quarantined || im.State == image.Retired)) {
+	switch {
+	case errors.Is(err, store.ErrNotFound) || (err == nil && im.State == image.Retired):
 		return false, nil
-	}
-	if err != nil {
+	case err != nil:
 		return false, err
+	case im.State == image.Quarantined:
+		// The same inputs would give the same fault again, under a good name.
+		return false, &fault.Error{
+			Kind: fault.Denied, Op: "bake", Object: "image " + im.Name, Message: "the image of these inputs is quarantined: " + im.Why,
+			Hint: "mend the cause in the blueprint, which makes another image; or dayfly image release " + im.Name + " --why REASON; or dayfly images rm " + im.Name + " to have it made again",
+		}
 	}
 	a, err := l.Cloud.Image(ctx, im.AMI)
 	if fault.KindOf(err) == fault.NotFound {

@@ -144,8 +144,12 @@ func (c *bakeExecCmd) Run(ctx context.Context, a *app) error {
 		}
 		line = strings.Join(quoted, " ")
 	}
+	in := map[string]string{"command": line}
+	if c.On != "" {
+		in["on"] = c.On
+	}
 	var r bake.Executed
-	if err := a.client.Post(ctx, "/v1/bakes/"+c.Name+"/exec", nil, map[string]string{"command": line, "on": c.On}, &r); err != nil {
+	if err := a.client.Post(ctx, "/v1/bakes/"+c.Name+"/exec", nil, in, &r); err != nil {
 		return err
 	}
 	if err := a.print(r, func(w io.Writer) {

@@ -39,6 +39,7 @@ type root struct {
 	Check    checkCmd    `cmd:"" help:"Check a blueprint: dayfly.yaml, files, templates."`
 	Bake     bakeCmd     `cmd:"" help:"Make the blueprint's machine image, or find the one that is there; look into a bake that failed."`
 	Images   imagesCmd   `cmd:"" help:"List images, or remove one."`
+	Image    imageCmd    `cmd:"" help:"Show one image, or put it into quarantine."`
 	Release  releaseCmd  `cmd:"" help:"Resolve the most recent release in the box, or list releases."`
 	Deploy   deployCmd   `cmd:"" help:"Launch an environment with the most recent release."`
 	Env      envCmd      `cmd:"" help:"List, show and destroy environments."`

@@ -9,41 +9,10 @@ import (
 	"time"
 
 	"github.com/dayfly-infra/dayfly/internal/client"
-	"github.com/dayfly-infra/dayfly/internal/image"
 	"github.com/dayfly-infra/dayfly/internal/release"
 	"github.com/dayfly-infra/dayfly/internal/server"
 	"github.com/dayfly-infra/dayfly/internal/sweep"
 )
-
-type imagesCmd struct {
-	List imagesListCmd `cmd:"" default:"1" help:"List images."`
-	Rm   imagesRmCmd   `cmd:"" help:"Remove an image that nothing uses."`
-}
-
-type imagesListCmd struct{}
-
-func (imagesListCmd) Run(ctx context.Context, a *app) error {
-	is, err := client.List[image.Image](ctx, a.client, "images", "")
-	if err != nil {
-		return err
-	}
-	return a.print(is, func(w io.Writer) {
-		t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-		fmt.Fprintln(t, "NAME\tSTATE\tAMI\tPARENT\tMADE\tSECONDS\tCHECKS")
-		for _, i := range is {
-			fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%.0f\t%d\n", i.Name, i.State, i.AMI, i.Parent, i.Created.Local().Format(time.DateTime), i.Seconds, len(i.Checks))
-		}
-		t.Flush()
-	})
-}
-
-type imagesRmCmd struct {
-	Name string `arg:""`
-}
-
-func (c *imagesRmCmd) Run(ctx context.Context, a *app) error {
-	return a.client.Delete(ctx, "/v1/images/"+c.Name, nil)
-}
 
 type releaseCmd struct {
 	Resolve releaseResolveCmd `cmd:"" help:"Say what the most recent release is, and mirror it."`

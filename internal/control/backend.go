@@ -49,10 +49,11 @@ func (c *Control) AddBlueprint(ctx context.Context, tar io.Reader) (server.Bluep
 }
 
 // Bake implements server.Backend.
-func (c *Control) Bake(ctx context.Context, a server.Bake) (bake.Bake, error) {
+func (c *Control) Bake(ctx context.Context, a server.StartBake) (bake.Bake, error) {
 	if err := c.room("bake"); err != nil {
 		return bake.Bake{}, err
 	}
+	b, fsys, err := c.files.Blueprint(ctx, a.Files)
 	b, fsys, err := c.files.Blueprint(ctx, a.Files)
 	if err != nil {
 		return bake.Bake{}, err

@@ -48,7 +48,7 @@ func (w *world) broken(files, fail, op string) bake.Bake {
 			return nil
 		}
 	}
-	b, err := w.api.Bake(w.t.Context(), server.Bake{Files: files})
+	b, err := w.api.Bake(w.t.Context(), server.StartBake{Files: files})
 	if err != nil {
 		w.t.Fatal(err)
 	}
@@ -119,11 +119,11 @@ func TestResume(t *testing.T) {
 				files := w.pack(keeping)
 				b := w.broken(files, c.fail, c.op)
 				fetched, sealed := w.runs("fetch"), w.runs("seal")
-				again, err := w.api.Bake(t.Context(), server.Bake{Files: files, Resume: true})
+				again, err := w.api.Bake(t.Context(), server.StartBake{Files: files, Resume: true})
 				if err != nil || again.Name != b.Name || again.Error != "" {
 					t.Fatalf("%+v %v", again, err)
 				}
-				if same, err := w.api.Bake(t.Context(), server.Bake{Files: files}); err != nil || same.Attempt != 1 {
+				if same, err := w.api.Bake(t.Context(), server.StartBake{Files: files}); err != nil || same.Attempt != 1 {
 					t.Errorf("not a single flight: %+v %v", same, err)
 				}
 				defer w.start(w.store)()
@@ -153,7 +153,7 @@ func TestResumeMended(t *testing.T) {
 		t.Run(string(c.step)+" "+c.fail, func(t *testing.T) {
 			inWorld(t, func(t *testing.T, w *world) {
 				b := w.broken(w.pack(keeping), c.fail, c.op)
-				heir, err := w.api.Bake(t.Context(), server.Bake{Files: w.pack(mended), Resume: true})
+				heir, err := w.api.Bake(t.Context(), server.StartBake{Files: w.pack(mended), Resume: true})
 				if err != nil || heir.Name == b.Name || heir.From != b.Name {
 					t.Fatalf("%+v %v", heir, err)
 				}
@@ -187,7 +187,7 @@ func TestTakenOverBuilderIsNoOrphan(t *testing.T) {
 	inWorld(t, func(t *testing.T, w *world) {
 		b := w.broken(w.pack(keeping), "puppet", "")
 		w.fail["puppet"] = "still"
-		heir, err := w.api.Bake(t.Context(), server.Bake{Files: w.pack(mended), Resume: true, From: b.Name})
+		heir, err := w.api.Bake(t.Context(), server.StartBake{Files: w.pack(mended), Resume: true, From: b.Name})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -216,7 +216,7 @@ func TestKeptBuilder(t *testing.T) {
 		inWorld(t, func(t *testing.T, w *world) {
 			files := w.pack(keeping)
 			b := w.broken(files, "puppet", "")
-			next, err := w.api.Bake(t.Context(), server.Bake{Files: files})
+			next, err := w.api.Bake(t.Context(), server.StartBake{Files: files})
 			if err != nil || next.Error != "" {
 				t.Fatal(next, err)
 			}
@@ -232,7 +232,7 @@ func TestKeptBuilder(t *testing.T) {
 			files := w.pack(keeping)
 			b := w.broken(files, "puppet", "")
 			w.cloud.EndInstance(b.Instance)
-			if _, err := w.api.Bake(t.Context(), server.Bake{Files: files, Resume: true}); err != nil {
+			if _, err := w.api.Bake(t.Context(), server.StartBake{Files: files, Resume: true}); err != nil {
 				t.Fatal(err)
 			}
 			defer w.start(w.store)()
@@ -245,7 +245,7 @@ func TestKeptBuilder(t *testing.T) {
 	t.Run("another base image", func(t *testing.T) {
 		inWorld(t, func(t *testing.T, w *world) {
 			w.broken(w.pack(keeping), "puppet", "")
-			_, err := w.api.Bake(t.Context(), server.Bake{Files: w.pack(strings.Replace(keeping, "ami-base", "ami-other", 1)), Resume: true})
+			_, err := w.api.Bake(t.Context(), server.StartBake{Files: w.pack(strings.Replace(keeping, "ami-base", "ami-other", 1)), Resume: true})
 			if fault.KindOf(err) != fault.Conflict || !strings.Contains(err.Error(), "ami-other") {
 				t.Error(err)
 			}
@@ -253,7 +253,7 @@ func TestKeptBuilder(t *testing.T) {
 	})
 	t.Run("nothing is kept", func(t *testing.T) {
 		inWorld(t, func(t *testing.T, w *world) {
-			if _, err := w.api.Bake(t.Context(), server.Bake{Files: w.files, Resume: true}); fault.KindOf(err) != fault.NotFound || fault.HintOf(err) == "" {
+			if _, err := w.api.Bake(t.Context(), server.StartBake{Files: w.files, Resume: true}); fault.KindOf(err) != fault.NotFound || fault.HintOf(err) == "" {
 				t.Error(err)
 			}
 		})
@@ -272,7 +272,7 @@ func TestKeptBuilder(t *testing.T) {
 			if _, err := w.api.ExecBake(t.Context(), "nothing", "", "ls"); fault.KindOf(err) != fault.NotFound {
 				t.Error(err)
 			}
-			if _, err := w.api.Bake(t.Context(), server.Bake{Files: files, Resume: true}); err != nil {
+			if _, err := w.api.Bake(t.Context(), server.StartBake{Files: files, Resume: true}); err != nil {
 				t.Fatal(err)
 			}
 			if _, err := w.api.ExecBake(t.Context(), b.Name, "", "ls"); fault.KindOf(err) != fault.Conflict {
@@ -314,7 +314,7 @@ func TestResumeOverDeaths(t *testing.T) {
 					files := w.pack(keeping)
 					b := w.broken(files, c.fail, c.op)
 					stop := w.startMortal(before, func() int64 { return 2 + rnd.Int64N(6) })
-					if _, err := w.api.Bake(t.Context(), server.Bake{Files: files, Resume: true}); err != nil {
+					if _, err := w.api.Bake(t.Context(), server.StartBake{Files: files, Resume: true}); err != nil {
 						t.Fatal(err)
 					}
 					if end := w.baked(b.Name); end.Error != "" {
@@ -326,7 +326,7 @@ func TestResumeOverDeaths(t *testing.T) {
 					again := strings.Replace(keeping, "service: /srv/shop", "service: /srv/shop3", 1)
 					b = w.broken(w.pack(again), c.fail, c.op)
 					stop = w.startMortal(before, func() int64 { return 2 + rnd.Int64N(6) })
-					heir, err := w.api.Bake(t.Context(), server.Bake{Files: w.pack(mended), Resume: true})
+					heir, err := w.api.Bake(t.Context(), server.StartBake{Files: w.pack(mended), Resume: true})
 					if err != nil {
 						t.Fatal(err)
 					}
@@ -349,7 +349,7 @@ func TestSingleFlight(t *testing.T) {
 		var wg sync.WaitGroup
 		for i := range names {
 			wg.Go(func() {
-				b, err := w.api.Bake(t.Context(), server.Bake{Files: w.files})
+				b, err := w.api.Bake(t.Context(), server.StartBake{Files: w.files})
 				if err != nil {
 					t.Error(err)
 				}
@@ -371,6 +371,64 @@ func TestSingleFlight(t *testing.T) {
 		if ims, err := store.List[image.Image](t.Context(), w.store, image.Kind, ""); err != nil || len(ims) != 1 {
 			t.Errorf("%v %v", ims, err)
 		}
+		w.nothingLeft()
+	})
+}
+
+func TestQuarantineByHand(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		defer w.start(w.store)()
+		if _, err := w.api.Bake(t.Context(), server.StartBake{Files: w.files, By: "ann"}); err != nil {
+			t.Fatal(err)
+		}
+		b := w.bake()
+		im := get[image.Image](w, image.Kind, b.Image)
+		if im.By != "ann" || im.Base != "ami-base" || len(im.Canaries) != 2 || im.Canaries[0].Identity["machine-id"] == im.Canaries[1].Identity["machine-id"] || len(im.Checks) != 9 {
+			t.Errorf("the image does not say how it was made: %+v", im)
+		}
+		if _, err := w.api.Quarantine(t.Context(), "nothing", server.Quarantine{Quarantined: true, Why: "x"}); fault.KindOf(err) != fault.NotFound {
+			t.Error(err)
+		}
+		if _, err := w.api.Quarantine(t.Context(), b.Image, server.Quarantine{Why: "x"}); fault.KindOf(err) != fault.Conflict {
+			t.Errorf("a quarantine ended that there was not: %v", err)
+		}
+		q, err := w.api.Quarantine(t.Context(), b.Image, server.Quarantine{Quarantined: true, Why: "CVE-1", By: "ann"})
+		if err != nil || q.State != image.Quarantined || q.Why != "CVE-1 (ann)" {
+			t.Errorf("%+v %v", q, err)
+		}
+		if _, err := w.api.bakes.AMI(t.Context(), b.Image); fault.KindOf(err) != fault.Denied || !strings.Contains(err.Error(), "CVE-1") {
+			t.Errorf("it may be launched: %v", err)
+		}
+		if r, err := w.api.Quarantine(t.Context(), b.Image, server.Quarantine{Why: "not ours"}); err != nil || r.State != image.Candidate {
+			t.Errorf("%+v %v", r, err)
+		}
+		if _, err := w.api.bakes.AMI(t.Context(), b.Image); err != nil {
+			t.Error(err)
+		}
+		// Nobody gets it again by asking for the same.
+		if _, err := w.api.Quarantine(t.Context(), b.Image, server.Quarantine{Quarantined: true, Why: "CVE-2"}); err != nil {
+			t.Fatal(err)
+		}
+		if err := w.deploy("dev"); fault.KindOf(err) != fault.Denied || !strings.Contains(err.Error(), "CVE-2") || !strings.Contains(fault.HintOf(err), "dayfly image release") {
+			t.Errorf("a deploy of a quarantined image: %v", err)
+		}
+		if _, err := w.api.Report(t.Context(), b.Image); fault.KindOf(err) != fault.NotFound {
+			t.Error(err)
+		}
+		w.cloud.Put("reports/"+b.Name+".yaml", []byte("status: changed"))
+		if raw, err := w.api.Report(t.Context(), b.Image); err != nil || string(raw) != "status: changed" {
+			t.Errorf("%s %v", raw, err)
+		}
+		// A retired one is made again, and the old machine image goes.
+		if _, err := update(t.Context(), w.api, image.Kind, b.Image, func(i *image.Image) error { i.State = image.Retired; return nil }); err != nil {
+			t.Fatal(err)
+		}
+		w.mustDeploy()
+		w.serves(1)
+		if again := get[bake.Bake](w, bake.Kind, b.Name); again.Attempt != 2 || again.AMI == b.AMI {
+			t.Errorf("%+v", again)
+		}
+		w.destroy()
 		w.nothingLeft()
 	})
 }

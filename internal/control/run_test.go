@@ -291,7 +291,7 @@ func TestBakeFails(t *testing.T) {
 			inWorld(t, func(t *testing.T, w *world) {
 				defer w.start(w.store)()
 				c.prep(w)
-				if _, err := w.api.Bake(t.Context(), server.Bake{Files: w.files}); err != nil {
+				if _, err := w.api.Bake(t.Context(), server.StartBake{Files: w.files}); err != nil {
 					t.Fatal(err)
 				}
 				if b := w.bake(); b.FailedAt != c.step || !strings.Contains(b.Error, c.want) || b.Image != "" {
@@ -300,7 +300,7 @@ func TestBakeFails(t *testing.T) {
 				w.nothingLeft()
 				// The next attempt makes it.
 				w.fail, w.cloud.Plan, w.cloud.Fail = map[string]string{}, nil, nil
-				if _, err := w.api.Bake(t.Context(), server.Bake{Files: w.files}); err != nil {
+				if _, err := w.api.Bake(t.Context(), server.StartBake{Files: w.files}); err != nil {
 					t.Fatal(err)
 				}
 				if b := w.bake(); b.Error != "" || b.Attempt != 2 || b.Image == "" {
@@ -316,7 +316,7 @@ func TestBakeCanceledAtEveryStep(t *testing.T) {
 	for _, step := range []bake.Step{bake.Inputs, bake.Builder, bake.Online, bake.Fetch, bake.Install, bake.Converge, bake.Seal, bake.Stop, bake.Snapshot, bake.Launch, bake.Verify} {
 		t.Run(string(step), func(t *testing.T) {
 			inWorld(t, func(t *testing.T, w *world) {
-				b, err := w.api.Bake(t.Context(), server.Bake{Files: w.files})
+				b, err := w.api.Bake(t.Context(), server.StartBake{Files: w.files})
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -327,7 +327,7 @@ func TestBakeCanceledAtEveryStep(t *testing.T) {
 				if _, err := w.api.CancelBake(t.Context(), b.Name); err != nil {
 					t.Fatal(err)
 				}
-				if _, err := w.api.Bake(t.Context(), server.Bake{Files: w.files}); fault.KindOf(err) != fault.Conflict {
+				if _, err := w.api.Bake(t.Context(), server.StartBake{Files: w.files}); fault.KindOf(err) != fault.Conflict {
 					t.Errorf("a bake that is being canceled was given away: %v", err)
 				}
 				if b := w.bake(); b.Error != "the bake was canceled" {
@@ -345,7 +345,7 @@ func TestBakeUnrecorded(t *testing.T) {
 	for _, op := range []string{"ec2:CreateImage", "ec2:RunInstances"} {
 		t.Run(op, func(t *testing.T) {
 			inWorld(t, func(t *testing.T, w *world) {
-				b, err := w.api.Bake(t.Context(), server.Bake{Files: w.files})
+				b, err := w.api.Bake(t.Context(), server.StartBake{Files: w.files})
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -371,15 +371,15 @@ func TestBakeUnrecorded(t *testing.T) {
 func TestImageGone(t *testing.T) {
 	inWorld(t, func(t *testing.T, w *world) {
 		defer w.start(w.store)()
-		first, err := w.api.Bake(t.Context(), server.Bake{Files: w.files})
+		first, err := w.api.Bake(t.Context(), server.StartBake{Files: w.files})
 		if err != nil {
 			t.Fatal(err)
 		}
-		if again, err := w.api.Bake(t.Context(), server.Bake{Files: w.files}); err != nil || again.Name != first.Name || again.Attempt != 1 {
+		if again, err := w.api.Bake(t.Context(), server.StartBake{Files: w.files}); err != nil || again.Name != first.Name || again.Attempt != 1 {
 			t.Errorf("not a single flight: %+v %v", again, err)
 		}
 		b := w.bake()
-		if again, err := w.api.Bake(t.Context(), server.Bake{Files: w.files}); err != nil || again.Step != bake.Done {
+		if again, err := w.api.Bake(t.Context(), server.StartBake{Files: w.files}); err != nil || again.Step != bake.Done {
 			t.Errorf("baked again for nothing: %+v %v", again, err)
 		}
 		w.cloud.DropImage(b.AMI)
@@ -396,7 +396,7 @@ func TestImageGone(t *testing.T) {
 // After a long stop of the server what is waited for is there, not late.
 func TestBakeAfterLongStop(t *testing.T) {
 	inWorld(t, func(t *testing.T, w *world) {
-		if _, err := w.api.Bake(t.Context(), server.Bake{Files: w.files}); err != nil {
+		if _, err := w.api.Bake(t.Context(), server.StartBake{Files: w.files}); err != nil {
 			t.Fatal(err)
 		}
 		stop := w.start(w.store)

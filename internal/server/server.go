@@ -30,7 +30,7 @@ const maxPack = 80 << 20
 // Backend carries out what the API is asked for.
 type Backend interface {
 	AddBlueprint(ctx context.Context, tar io.Reader) (Blueprint, error)
-	Bake(ctx context.Context, b Bake) (bake.Bake, error)
+	Bake(ctx context.Context, b StartBake) (bake.Bake, error)
 	ExecBake(ctx context.Context, name, on, command string) (bake.Executed, error)
 	CancelBake(ctx context.Context, name string) (bake.Bake, error)
 	Resolve(ctx context.Context, files string) (release.Release, error)
@@ -40,6 +40,8 @@ type Backend interface {
 	Cancel(ctx context.Context, run string) (pipeline.Run, error)
 	Results(ctx context.Context, run, suite, file string) ([]byte, error)
 	DeleteImage(ctx context.Context, name string) error
+	Quarantine(ctx context.Context, name string, q Quarantine) (image.Image, error)
+	Report(ctx context.Context, name string) ([]byte, error)
 	Sweep(ctx context.Context, dry bool) (sweep.Report, error)
 	Instances
 	Why(ctx context.Context, object string) ([]Reason, error)
@@ -54,12 +56,19 @@ type Blueprint struct {
 	Suites       []string `json:"suites"`
 }
 
-// Bake asks for a blueprint's image.
-type Bake struct {
+// StartBake asks for a blueprint's image.
+type StartBake struct {
 	Files  string `json:"files" doc:"digest of the blueprint, from POST /v1/blueprints" pattern:"^sha256:[0-9a-f]{64}$"`
 	Resume bool   `json:"resume,omitempty" doc:"go on with the builder that a failed bake keeps"`
 	From   string `json:"from,omitempty" doc:"that bake; default the blueprint's last" maxLength:"120"`
 	By     string `json:"by,omitempty" maxLength:"100"`
+}
+
+// Quarantine begins or ends an image's quarantine.
+type Quarantine struct {
+	Quarantined bool   `json:"quarantined" doc:"false ends it"`
+	Why         string `json:"why" minLength:"1" maxLength:"500"`
+	By          string `json:"by,omitempty" maxLength:"100"`
 }
 
 // Deploy asks for an environment with the most recent release.
@@ -106,7 +115,7 @@ func New(b Backend, s store.Store, version string) http.Handler {
 	s2.blueprints(api)
 	huma.Get(api, "/v1/status", func(ctx context.Context, _ *struct{}) (*out[Status], error) { return answer(b.Status(ctx)) })
 
-	huma.Post(api, "/v1/bakes", func(ctx context.Context, in *body[Bake]) (*out[bake.Bake], error) {
+	huma.Post(api, "/v1/bakes", func(ctx context.Context, in *body[StartBake]) (*out[bake.Bake], error) {
 		return answer(b.Bake(ctx, in.Body))
 	})
 	huma.Post(api, "/v1/bakes/{name}/exec", func(ctx context.Context, in *struct {
@@ -135,6 +144,25 @@ func New(b Backend, s store.Store, version string) http.Handler {
 	huma.Delete(api, "/v1/images/{name}", func(ctx context.Context, in *named) (*struct{}, error) {
 		return nil, problem(b.DeleteImage(ctx, in.Name))
 	})
+	huma.Post(api, "/v1/images/{name}/quarantine", func(ctx context.Context, in *struct {
+		Name string `path:"name" maxLength:"120"`
+		Body Quarantine
+	}) (*out[image.Image], error) {
+		return answer(b.Quarantine(ctx, in.Name, in.Body))
+	}, func(o *huma.Operation) { o.Summary = "Begin or end an image's quarantine" })
+	huma.Get(api, "/v1/images/{name}/report", func(ctx context.Context, in *named) (*struct {
+		ContentType string `header:"Content-Type"`
+		Body        []byte
+	}, error) {
+		raw, err := b.Report(ctx, in.Name)
+		if err != nil {
+			return nil, problem(err)
+		}
+		return &struct {
+			ContentType string `header:"Content-Type"`
+			Body        []byte
+		}{"text/plain; charset=utf-8", raw}, nil
+	}, func(o *huma.Operation) { o.Summary = "Puppet's last report of the bake" })
 	huma.Post(api, "/v1/runs", func(ctx context.Context, in *body[Test]) (*out[pipeline.Run], error) {
 		return answer(b.Test(ctx, in.Body))
 	})

@@ -1,0 +1,61 @@
+package control
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/dayfly-infra/dayfly/internal/fault"
+	"github.com/dayfly-infra/dayfly/internal/image"
+	"github.com/dayfly-infra/dayfly/internal/server"
+	"github.com/dayfly-infra/dayfly/internal/store"
+)
+
+// Quarantine implements server.Backend. An image whose quarantine ends is a
+// candidate: whatever it was promoted to, somebody has to look again.
+func (c *Control) Quarantine(ctx context.Context, name string, q server.Quarantine) (image.Image, error) {
+	if _, err := c.image(ctx, name); err != nil {
+		return image.Image{}, err
+	}
+	return update(ctx, c, image.Kind, name, func(i *image.Image) error {
+		why := q.Why
+		if q.By != "" {
+			why = fmt.Sprintf("%s (%s)", q.Why, q.By)
+		}
+		switch {
+		case i.State == image.Retired:
+			return &fault.Error{Kind: fault.Conflict, Op: "quarantine", Object: "image " + name, Message: "the image is retired: nothing is launched from it anyway"}
+		case q.Quarantined:
+			i.State, i.Why = image.Quarantined, why
+		case i.State == image.Quarantined:
+			i.State, i.Why = image.Candidate, "out of quarantine: "+why
+		default:
+			return &fault.Error{Kind: fault.Conflict, Op: "end the quarantine", Object: "image " + name, Message: "the image is " + string(i.State) + ", not quarantined"}
+		}
+		return nil
+	})
+}
+
+// maxReport is the largest report that is shown, in bytes.
+const maxReport = 8 << 20
+
+// Report implements server.Backend.
+func (c *Control) Report(ctx context.Context, name string) ([]byte, error) {
+	i, err := c.image(ctx, name)
+	if err != nil {
+		return nil, err
+	}
+	raw, err := c.cloud.Object(ctx, i.Report, maxReport)
+	if fault.KindOf(err) == fault.NotFound {
+		err = &fault.Error{Kind: fault.NotFound, Op: "read Puppet's report", Object: "image " + name, Message: "there is none: " + i.Report, Err: err}
+	}
+	return raw, err
+}
+
+func (c *Control) image(ctx context.Context, name string) (image.Image, error) {
+	i, _, err := store.Get[image.Image](ctx, c.store, image.Kind, name)
+	if errors.Is(err, store.ErrNotFound) {
+		err = &fault.Error{Kind: fault.NotFound, Object: "image " + name, Message: "there is no such image", Hint: "dayfly images lists them"}
+	}
+	return i, err
+}
