@@ -54,7 +54,6 @@ func (c *Control) Bake(ctx context.Context, a server.StartBake) (bake.Bake, erro
 		return bake.Bake{}, err
 	}
 	b, fsys, err := c.files.Blueprint(ctx, a.Files)
-	b, fsys, err := c.files.Blueprint(ctx, a.Files)
 	if err != nil {
 		return bake.Bake{}, err
 	}

@@ -6,6 +6,7 @@ import (
 
 	"github.com/dayfly-infra/dayfly/internal/environment"
 	"github.com/dayfly-infra/dayfly/internal/fault"
+	"github.com/dayfly-infra/dayfly/internal/server"
 	"github.com/dayfly-infra/dayfly/internal/store"
 )
 
@@ -21,7 +22,7 @@ func TestNearlyFull(t *testing.T) {
 		w.api.cfg.free = func(string) (int64, error) { return free, nil }
 		for name, err := range map[string]error{
 			"deploy":  w.deploy("dev"),
-			"bake":    second(w.api.Bake(t.Context(), w.files)),
+			"bake":    second(w.api.Bake(t.Context(), server.StartBake{Files: w.files})),
 			"pack":    second(w.api.AddBlueprint(t.Context(), strings.NewReader(""))),
 			"release": second(w.api.Resolve(t.Context(), w.files)),
 		} {
