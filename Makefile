@@ -3,7 +3,7 @@ VERSION ?= $(shell git describe --always --dirty 2>/dev/null || echo dev)
 LDFLAGS  = -s -w -X main.version=$(VERSION)
 GO      ?= go
 
-.PHONY: all build deps demo bench test check fmt clean
+.PHONY: all build deps demo bench test check fmt clean crash
 
 all: build
 
@@ -31,6 +31,12 @@ bench: build
 # Everything, as root where it can be.
 test: deps build
 	scripts/test.sh
+
+# A server killed before and after every call by which it changes the cloud;
+# build/crash.json has the figures. EVERY=15 takes every fifteenth point.
+crash: build
+	$(GO) build -buildvcs=false -o build/crash ./crash
+	build/crash -every $(or $(EVERY),1)
 
 # Fast, for every commit.
 check:

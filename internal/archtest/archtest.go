@@ -43,7 +43,7 @@ var Layers = []Layer{
 }
 
 // Apart are the packages outside of the rows; rules of their own hold them.
-var Apart = []string{"internal/region/...", "internal/agent", "cmd/dayfly-agent", "cmd/dayfly-guest", "internal/template/schema/schemagen", "internal/archtest", "internal/cloud/cloudtest", "demo/...", "bench/...", "e2e/...", "examples/..."}
+var Apart = []string{"internal/region/...", "internal/agent", "cmd/dayfly-agent", "cmd/dayfly-guest", "internal/template/schema/schemagen", "internal/archtest", "internal/cloud/cloudtest", "demo/...", "bench/...", "crash/...", "e2e/...", "examples/..."}
 
 // Rule forbids imports. A path is forbidden when Deny has it and Except has not.
 type Rule struct {

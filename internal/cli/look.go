@@ -72,7 +72,7 @@ func (c *whyCmd) Run(ctx context.Context, a *app) error {
 }
 
 type sweepCmd struct {
-	DryRun bool `help:"Only say what would be removed."`
+	DryRun bool `help:"Remove nothing; say of everything that is ours whether it would be removed, and why."`
 }
 
 func (c *sweepCmd) Run(ctx context.Context, a *app) error {
@@ -90,6 +90,9 @@ func (c *sweepCmd) Run(ctx context.Context, a *app) error {
 		}
 		if len(r.Orphans) == 0 {
 			fmt.Fprintln(w, "no orphans")
+		}
+		for _, k := range r.Kept {
+			fmt.Fprintf(w, "%s %s stays: %s\n", k.Kind, k.ID, k.Why)
 		}
 	})
 }

@@ -181,6 +181,10 @@ func open(ctx context.Context, cfg Config) (*Control, error) {
 	}
 	c.cloud = d
 	c.wire(agent, openBox)
+	if err := errors.Join(c.sweeper.Settle(ctx), tidy(cfg.Dir)); err != nil {
+		st.Close()
+		return nil, err
+	}
 	if cfg.Database == "" {
 		if err := c.files.adopt(ctx); err != nil {
 			st.Close()
@@ -272,4 +276,18 @@ func listen(path string) (net.Listener, error) {
 		return nil, &fault.Error{Kind: fault.Failed, Op: "open the server's socket", Object: path, Message: "it cannot be made", Hint: "the path may have about 100 characters: choose a shorter --state", Err: err}
 	}
 	return l, os.Chmod(path, 0o600)
+}
+
+// tidy removes what a server that died left half received: nobody else works
+// in its folder.
+func tidy(dir string) error {
+	var errs []error
+	for _, pattern := range []string{"tmp/*", "blueprints/incoming-*"} {
+		left, err := filepath.Glob(filepath.Join(dir, pattern))
+		errs = append(errs, err)
+		for _, p := range left {
+			errs = append(errs, os.RemoveAll(p))
+		}
+	}
+	return errors.Join(errs...)
 }

@@ -47,6 +47,7 @@ type Cloud struct {
 	objects    map[string][]byte
 	parameters map[string]string
 	foreign    []cloud.ForeignCommand
+	strays     []cloud.Stray
 	effects    map[string]any // result by intent
 	made       map[string]int // how often an intent made something
 	calls      map[string]int // by operation
