@@ -61,6 +61,13 @@ func (p *proxy) disarm() (calls []string, hit string) {
 	return p.calls, p.hit
 }
 
+// count is how many calls there were since arm.
+func (p *proxy) count() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return len(p.calls)
+}
+
 // repeated returns commands that were sent more than once, and forgets all.
 func (p *proxy) repeated() []string {
 	p.mu.Lock()
