@@ -11,7 +11,7 @@ all: build
 # dayfly-agent has no version stamped in: it is part of every image's inputs, and
 # the same agent must give the same image.
 build:
-	CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=false -ldflags '$(LDFLAGS)' -o bin/ ./cmd/dayfly ./cmd/dayfly-guest
+	CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=false -ldflags '$(LDFLAGS)' -o bin/ ./cmd/dayfly ./cmd/dayfly-autosign ./cmd/dayfly-guest
 	CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=false -ldflags '-s -w' -o bin/ ./cmd/dayfly-agent
 
 # Debian packages that the local region and the tests use.

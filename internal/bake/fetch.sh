@@ -13,7 +13,9 @@ if [ -n "${AWS_ENDPOINT_URL:-}" ]; then
 else
     url=https://$BUCKET.s3.$REGION.amazonaws.com/$KEY
 fi
-rm -rf "$DIR"
+# A builder that is taken over keeps what the Puppet server's CA gave it.
+if [ -d "$DIR" ]; then find "$DIR" -mindepth 1 -maxdepth 1 ! -name puppet -exec rm -rf {} +; fi
+if [ -d "$DIR/puppet" ]; then find "$DIR/puppet" -mindepth 1 -maxdepth 1 ! -name ssl ! -name conf -exec rm -rf {} +; fi
 mkdir -p "$DIR/inputs"
 chmod 700 "$DIR"
 printf 'user = "%s:%s"\nheader = "x-amz-security-token: %s"\n' "$(field AccessKeyId)" "$(field SecretAccessKey)" "$(field Token)" |

@@ -30,7 +30,7 @@ const arch = "amd64"
 
 // digest is the identity of what a bake would make: base, code, deploy folder,
 // checks, settings, agent, versions.
-func digest(b *blueprint.Blueprint, files fs.FS, base string, agent []byte) (string, error) {
+func digest(b *blueprint.Blueprint, files fs.FS, base, environment string, agent []byte) (string, error) {
 	h := sha256.New()
 	fmt.Fprintf(h, "bake %d seal %s arch %s base %q blueprint %q\n", version, seal.Version, arch, base, b.Name)
 	fmt.Fprintf(h, "agent %x\n", sha256.Sum256(agent))
@@ -39,7 +39,13 @@ func digest(b *blueprint.Blueprint, files fs.FS, base string, agent []byte) (str
 		return "", err
 	}
 	fmt.Fprintf(h, "settings %s\npuppet %s %s\n", settings, b.Image.Puppet.Environment, b.Image.Puppet.Role)
-	scripts := []string{puppet.Bootstrap(), puppet.Run{}.Apply(), seal.Script(), verify.Plan{}.Script(), unit, runit, fetch, builderTemplate}
+	run := puppet.Run{}
+	if p := b.Image.Puppet; p.Server != "" {
+		// How the server is reached, p.Address, changes no image.
+		fmt.Fprintf(h, "server %s ca %s version %q\n", p.Server, p.Fingerprint, environment)
+		run.Server = &puppet.Server{}
+	}
+	scripts := []string{puppet.Bootstrap(), run.Script(), seal.Script(), verify.Plan{}.Script(), unit, runit, fetch, builderTemplate}
 	module := puppet.Module()
 	for _, name := range slices.Sorted(maps.Keys(module)) {
 		scripts = append(scripts, name, string(module[name]))
@@ -81,6 +87,9 @@ func settings(b *blueprint.Blueprint, image, inputs string) handoff.Config {
 
 // each calls f for every file below root, in order, with paths relative to it.
 func each(files fs.FS, root string, f func(p string, mode fs.FileMode, body []byte) error) error {
+	if root == "" {
+		return nil // a Puppet server has the code
+	}
 	root = path.Clean(strings.TrimSuffix(root, "/"))
 	return fs.WalkDir(files, root, func(p string, d fs.DirEntry, err error) error {
 		if err != nil || d.IsDir() {

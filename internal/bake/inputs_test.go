@@ -27,10 +27,11 @@ func sample() (*blueprint.Blueprint, fstest.MapFS) {
 // does not, does not.
 func TestDigest(t *testing.T) {
 	type inputs struct {
-		b     *blueprint.Blueprint
-		files fstest.MapFS
-		base  string
-		agent string
+		b       *blueprint.Blueprint
+		files   fstest.MapFS
+		base    string
+		agent   string
+		version string
 	}
 	of := func(t *testing.T, change func(*inputs)) string {
 		t.Helper()
@@ -39,7 +40,7 @@ func TestDigest(t *testing.T) {
 		if change != nil {
 			change(&in)
 		}
-		d, err := digest(in.b, in.files, in.base, []byte(in.agent))
+		d, err := digest(in.b, in.files, in.base, in.version, []byte(in.agent))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -61,17 +62,24 @@ func TestDigest(t *testing.T) {
 		"Puppet file's mode":    func(in *inputs) { in.files["puppet/a"].Mode = fs.FileMode(0o755) },
 		"Puppet environment":    func(in *inputs) { in.b.Image.Puppet.Environment = "test" },
 		"Puppet role":           func(in *inputs) { in.b.Image.Puppet.Role = "db" },
-		"role":                  func(in *inputs) { in.b.Image.Role = "db" },
-		"deploy script":         body("deploy/deploy", "changed"),
-		"file beside it":        body("deploy/lib", ""),
-		"deploy script's name":  func(in *inputs) { in.b.Handoff.Run = "deploy/other"; in.files["deploy/other"] = &fstest.MapFile{} },
-		"service":               func(in *inputs) { in.b.Handoff.Service = "/srv/other" },
-		"service's user":        func(in *inputs) { in.b.Handoff.User = "root" },
-		"readiness":             func(in *inputs) { in.b.Handoff.Ready = "tcp://:1" },
-		"hand-off's deadline":   func(in *inputs) { in.b.Handoff.Deadline = time.Hour },
-		"check":                 body("verify/a.sh", "changed"),
-		"a check less":          func(in *inputs) { in.b.Image.Verify = in.b.Image.Verify[:1] },
-		"order of checks":       func(in *inputs) { in.b.Image.Verify = []string{"verify/b.sh", "verify/a.sh"} },
+		"Puppet server":         func(in *inputs) { in.b.Image.Puppet.Code, in.b.Image.Puppet.Server = "", "puppet.corp.example" },
+		"server's version": func(in *inputs) {
+			in.b.Image.Puppet.Code, in.b.Image.Puppet.Server, in.version = "", "puppet.corp.example", "2"
+		},
+		"server's CA": func(in *inputs) {
+			in.b.Image.Puppet.Code, in.b.Image.Puppet.Server, in.b.Image.Puppet.Fingerprint = "", "puppet.corp.example", "AB"
+		},
+		"role":                 func(in *inputs) { in.b.Image.Role = "db" },
+		"deploy script":        body("deploy/deploy", "changed"),
+		"file beside it":       body("deploy/lib", ""),
+		"deploy script's name": func(in *inputs) { in.b.Handoff.Run = "deploy/other"; in.files["deploy/other"] = &fstest.MapFile{} },
+		"service":              func(in *inputs) { in.b.Handoff.Service = "/srv/other" },
+		"service's user":       func(in *inputs) { in.b.Handoff.User = "root" },
+		"readiness":            func(in *inputs) { in.b.Handoff.Ready = "tcp://:1" },
+		"hand-off's deadline":  func(in *inputs) { in.b.Handoff.Deadline = time.Hour },
+		"check":                body("verify/a.sh", "changed"),
+		"a check less":         func(in *inputs) { in.b.Image.Verify = in.b.Image.Verify[:1] },
+		"order of checks":      func(in *inputs) { in.b.Image.Verify = []string{"verify/b.sh", "verify/a.sh"} },
 	} {
 		d := of(t, change)
 		if other, ok := seen[d]; ok {
@@ -96,7 +104,7 @@ func TestDigest(t *testing.T) {
 			t.Errorf("%s made another image", name)
 		}
 	}
-	if _, err := digest(&blueprint.Blueprint{Image: blueprint.Image{Verify: []string{"nowhere"}}}, fstest.MapFS{}, "", nil); err == nil {
+	if _, err := digest(&blueprint.Blueprint{Image: blueprint.Image{Verify: []string{"nowhere"}}}, fstest.MapFS{}, "", "", nil); err == nil {
 		t.Error("a check that is not there has a digest")
 	}
 }

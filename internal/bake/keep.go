@@ -198,6 +198,7 @@ func (b Bake) again(now time.Time) Bake {
 // adopt takes over the builder of a failed bake with other inputs.
 func (b Bake) adopt(old Bake, now time.Time) Bake {
 	b.From, b.Origin, b.Prefix, b.Hands = old.Name, old.Origin, old.Prefix, old.Hands
+	b.Claim, b.TokenKey = old.Claim, old.TokenKey // the builder has its certificate already
 	b.Stack, b.Instance, b.Subnet, b.Group, b.Profile = old.Stack, old.Instance, old.Subnet, old.Group, old.Profile
 	b.To = Online
 	b = b.enter(Resume, now)

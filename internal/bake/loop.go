@@ -53,6 +53,7 @@ type Loop struct {
 	Store      store.Store
 	Cloud      Cloud
 	Blueprints Blueprints
+	Versions   Versions // only for blueprints with a version_url
 	Clock      clock.Clock
 	Log        *slog.Logger
 	Agent      []byte // dayfly-agent, as it goes into images

@@ -70,8 +70,12 @@ type Bake struct {
 	Subnet   string            `json:"subnet,omitempty"`
 	Group    string            `json:"group,omitempty"`
 	Profile  string            `json:"profile,omitempty"`
-	Puppet   time.Duration     `json:"puppet"`             // for all runs of Puppet
-	Runs     int               `json:"runs"`               // of Puppet that ended
+	Puppet   time.Duration     `json:"puppet"`          // for all runs of Puppet
+	Runs     int               `json:"runs"`            // of Puppet that ended
+	Claim    string            `json:"claim,omitempty"` // on a certificate of the Puppet server's CA; no secret
+	TokenKey string            `json:"token_key,omitempty"`
+	Wanted   string            `json:"wanted,omitempty"`   // version that the Puppet server's environment must have
+	Catalog  string            `json:"catalog,omitempty"`  // version that the server said it has
 	Identity map[string]string `json:"identity,omitempty"` // builder's, before it was sealed
 	AMI      string            `json:"ami,omitempty"`
 	Canaries []image.Canary    `json:"canaries,omitempty"` // fresh instances from it

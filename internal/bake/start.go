@@ -45,20 +45,24 @@ func (l *Loop) fresh(ctx context.Context, b *blueprint.Blueprint, files fs.FS, f
 	if err != nil {
 		return Bake{}, err
 	}
-	inputs, err := digest(b, files, base, l.Agent)
+	wanted, err := l.wanted(ctx, b)
+	if err != nil {
+		return Bake{}, err
+	}
+	inputs, err := digest(b, files, base, wanted, l.Agent)
 	if err != nil {
 		return Bake{}, fmt.Errorf("read the bake's inputs: %w", err)
 	}
 	return Bake{
 		Name: b.Name + "-" + strings.TrimPrefix(inputs, "sha256:")[:16], Blueprint: b.Name, Files: filesDigest, Inputs: inputs, Base: base, By: by,
-		Keep: b.Image.KeepFailed, Puppet: b.Image.Puppet.Deadline,
+		Keep: b.Image.KeepFailed, Puppet: b.Image.Puppet.Deadline, Wanted: wanted,
 	}.attempt(1, l.StackName, l.Clock.Now()), nil
 }
 
 // attempt is a bake of the same inputs from the beginning.
 func (b Bake) attempt(n int, stack func(string) string, now time.Time) Bake {
 	return Bake{
-		Name: b.Name, Blueprint: b.Blueprint, Files: b.Files, Inputs: b.Inputs, Base: b.Base, By: b.By, Keep: b.Keep, Puppet: b.Puppet,
+		Name: b.Name, Blueprint: b.Blueprint, Files: b.Files, Inputs: b.Inputs, Base: b.Base, By: b.By, Keep: b.Keep, Puppet: b.Puppet, Wanted: b.Wanted,
 		Attempt: n, Step: Inputs, Sentence: Inputs.stage().sentence, Stack: stack(fmt.Sprintf("bake-%s-%d", b.Name, n)), Origin: b.Name,
 		Prefix: fmt.Sprintf("bake/%s/%d/", b.Name, n), Created: now, Since: now,
 	}

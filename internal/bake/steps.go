@@ -22,11 +22,14 @@ func (l *Loop) inputs(ctx context.Context, b Bake) (finding, error) {
 	if err != nil {
 		return finding{}, err
 	}
+	if bp.Image.Puppet.Server != "" && b.Claim == "" {
+		return l.ticket(ctx, b, bp.Image.Puppet)
+	}
 	if err := l.send(ctx, b, bp, files); err != nil {
 		return finding{}, err
 	}
 	_, err = l.Cloud.CreateStack(ctx, b.intent("builder"), cloud.StackInput{
-		Name: b.Stack, Template: builderTemplate, Tags: l.tags(b),
+		Name: b.Stack, Template: builderTemplate, Tags: l.builderTags(b),
 		Parameters: map[string]string{"ImageId": b.Base, "InstanceType": bp.Image.Type, "Bucket": l.Cloud.Bucket(), "Prefix": b.Prefix},
 	})
 	return finding{done: true}, err
@@ -158,18 +161,18 @@ func (l *Loop) converge(ctx context.Context, b Bake) (finding, error) {
 	if err != nil {
 		return finding{}, err
 	}
-	run := puppet.Run{
-		Blueprint: b.Blueprint, Role: bp.Image.Puppet.Role, Environment: bp.Image.Puppet.Environment,
-		MaxRuns: bp.Image.Puppet.MaxRuns, Deadline: bp.Image.Puppet.Deadline, Report: "s3://" + l.Cloud.Bucket() + "/" + b.report(),
+	run, err := l.run(b, bp.Image.Puppet)
+	if err != nil {
+		return failed("%v", err), nil
 	}
-	s, ok, f, err := l.command(ctx, b, b.Instance, "puppet", run.Apply())
+	s, ok, f, err := l.command(ctx, b, b.Instance, "puppet", run.Script())
 	switch {
 	case !ok:
 		return f, err
 	case s.code != 0:
 		return failed("Puppet failed: %s\n%s", puppet.Explain(s.all()), shell.LastLines(s.all(), 12, 2000)), nil
 	}
-	return finding{done: true, learn: func(b *Bake) { b.Runs = strings.Count(s.out, "puppet run ") }}, nil
+	return finding{done: true, learn: func(b *Bake) { b.Runs, b.Catalog = strings.Count(s.out, "puppet run "), puppet.CatalogVersion(s.out) }}, nil
 }
 
 // report is where Puppet's last report lies in the bucket.

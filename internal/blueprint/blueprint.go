@@ -38,7 +38,12 @@ type Image struct {
 // modules/, data/, hiera.yaml) or Server.
 type Puppet struct {
 	Code        string
-	Server      string // host:port
+	Server      string        // host or host:port, default port 8140
+	Address     string        // of the server's host, for the bake only, where no name server knows it
+	Version     string        // of the server's environment; part of the inputs digest, compared with the catalog's
+	VersionURL  string        // where that version can be asked for instead
+	Fingerprint string        // ca_fingerprint: SHA-256 of the CA's certificate
+	Sign        time.Duration // maxwaitforcert: how long the CA may take, default 5m
 	Environment string
 	Role        string
 	MaxRuns     int           // runs until one changes nothing, default 5

@@ -93,7 +93,8 @@ func (c *checker) fleet(b *Blueprint, t, foundation *template.Template) {
 	for _, l := range of(t, "AWS::EC2::LaunchTemplate") {
 		c.launch(t, l)
 	}
-	if foundation != nil && len(of(t, "AWS::ElasticLoadBalancingV2::TargetGroup")) == 0 {
+	// A network load balancer's target group may be the foundation's: fleets join it.
+	if foundation != nil && len(of(t, "AWS::ElasticLoadBalancingV2::TargetGroup")) == 0 && len(of(foundation, "AWS::ElasticLoadBalancingV2::TargetGroup")) == 0 {
 		c.add(t, template.Pos{}, false, "add an AWS::ElasticLoadBalancingV2::TargetGroup and name it in the group's TargetGroupARNs", "each generation needs a target group of its own, and the template makes none")
 	}
 	c.parameters(b, t, foundation)

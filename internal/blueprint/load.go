@@ -104,6 +104,7 @@ func (r *reader) parse(raw []byte) *Blueprint {
 
 func (r *reader) image(o *object) Image {
 	i := r.object(o.node("image"), "image")
+	i.node("puppet")
 	im := Image{
 		Base: i.string("base", "debian-12"),
 		Type: i.string("type", "t3.medium"),
@@ -117,24 +118,7 @@ func (r *reader) image(o *object) Image {
 			r.problem(i.position("verify"), "write the check as a script that ends with another exit code than 0 when it fails", "image.verify: %s is a goss file, and this version runs scripts only", v)
 		}
 	}
-	p := r.object(i.node("puppet"), "image.puppet")
-	im.Puppet = Puppet{
-		Code:        p.string("code", ""),
-		Server:      p.string("server", ""),
-		Environment: p.string("environment", "production"),
-		Role:        p.string("role", im.Role),
-		MaxRuns:     p.int("max_runs", 5, 2, 20),
-		Deadline:    p.duration("deadline", 30*time.Minute, time.Minute, 6*time.Hour),
-	}
-	p.done()
-	switch {
-	case im.Puppet.Code == "" && im.Puppet.Server == "":
-		r.problem(i.position("puppet"), "image: { puppet: { code: puppet/ } }", "image.puppet needs code, a folder with manifests/site.pp, or server")
-	case im.Puppet.Code != "" && im.Puppet.Server != "":
-		r.problem(i.position("puppet"), "", "image.puppet has both code and server; take one")
-	case im.Puppet.Server != "":
-		r.problem(p.position("server"), "put the Puppet code in the blueprint: puppet: { code: puppet/ }", "this version bakes with the blueprint's own Puppet code; a Puppet server cannot be used yet")
-	}
+	im.Puppet = r.puppet(o, im.Role)
 	if im.Boot == "puppet" {
 		r.problem(i.position("boot"), "boot: armed", "this version fires the hand-off that the bake armed; a Puppet run at first boot cannot be used yet")
 	}

@@ -199,7 +199,7 @@ func (c *Control) wire(agent []byte, openBox func(address string) (box.Box, erro
 	cfg, st, clk, owner := c.cfg, c.store, c.clock, c.cloud.Owner()
 	name := func(record string) string { return rollout.StackName(owner, record) }
 	c.files = &files{dir: filepath.Join(cfg.Dir, "blueprints"), store: st, cloud: c.cloud, got: map[string]*blueprint.Blueprint{}}
-	c.bakes = &bake.Loop{Store: st, Cloud: c.cloud, Blueprints: c.files, Clock: clk, Log: cfg.Log, Agent: agent, StackName: name, Lease: builderLease}
+	c.bakes = &bake.Loop{Store: st, Cloud: c.cloud, Blueprints: c.files, Versions: versions{&http.Client{}}, Clock: clk, Log: cfg.Log, Agent: agent, StackName: name, Lease: builderLease}
 	c.resolver = &resolve.Resolver{Store: st, Cloud: c.cloud, Open: openBox, Dir: filepath.Join(cfg.Dir, "tmp"), Clock: clk, Log: cfg.Log, Epoch: reconcile.Epoch}
 	c.sweeper = &sweep.Sweeper{Store: st, Cloud: c.cloud, Live: c.live, Clock: clk}
 	rc := rollout.Config{Store: st, Cloud: c.cloud, Blueprints: c.files, Templates: templates{}, Images: c.bakes, Releases: c.resolver, Clock: clk, Log: cfg.Log, Patience: patience}

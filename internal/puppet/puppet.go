@@ -1,7 +1,8 @@
 // Package puppet makes the scripts that install Puppet on a builder and run it
-// until a run changes nothing, and reads what a failed run said. The runs need
-// no server: a catalog source is the blueprint's own code. It must not know how
-// scripts reach a builder.
+// until a run changes nothing, and reads what a failed run said. Catalogs come
+// from the blueprint's own code, or from the company's Puppet server; then a
+// Claim says which certificate a machine may have. It must not know how scripts
+// reach a builder.
 package puppet
 
 import (
@@ -24,6 +25,14 @@ var (
 	bootstrap string
 	//go:embed apply.sh
 	apply string
+	//go:embed agent.sh
+	agent string
+	//go:embed runs.sh
+	runs string
+	//go:embed settled.sh
+	settled string
+	//go:embed armed.sh
+	armed string
 	//go:embed module
 	module embed.FS
 )
@@ -41,6 +50,62 @@ type Run struct {
 	MaxRuns     int
 	Deadline    time.Duration // for all runs
 	Report      string        // s3:// address for the last report; "" = none
+	Server      *Server       // nil = the blueprint's own code
+}
+
+// Server is the company's Puppet server, and what a machine shows it.
+type Server struct {
+	Host, Port  string
+	Address     string        // of Host, for the bake only; "" = the name is known
+	Fingerprint string        // of the CA's certificate, SHA-256; "" = the first one seen is believed
+	Version     string        // that the server's environment must have; "" = any
+	Sign        time.Duration // how long the CA may take
+
+	Certname string
+	Image    string // image record, pp_image_name
+	Bucket   string // where the one-time token lies
+	Key      string
+	Region   string
+}
+
+// Script runs Puppet on a builder until a run changes nothing and the hand-off
+// is armed; only then it ends with exit code 0.
+func (r Run) Script() string {
+	if r.Server == nil {
+		return r.Apply()
+	}
+	return r.Agent()
+}
+
+// Limits of what a builder waits for.
+const (
+	patience = 20 * time.Second // for an answer of the server
+	maxSkew  = 5 * time.Minute  // between the clocks of builder and server
+)
+
+// Agent runs Puppet's agent against the server, with a certificate that the
+// server's CA grants for a one-time token.
+func (r Run) Agent() string {
+	s := r.Server
+	return shell.Render(map[string]string{
+		"DIR": Dir, "ENVIRONMENT": r.Environment, "ROLE": r.Role,
+		"MAX_RUNS": strconv.Itoa(r.MaxRuns), "SECONDS_MAX": strconv.Itoa(int(r.Deadline / time.Second)),
+		"SETTINGS": handoff.Settings, "ARMED": handoff.ArmedFile, "AGENT": handoff.AgentPath, "REPORT": r.Report,
+		"SERVER": s.Host, "PORT": s.Port, "ADDRESS": s.Address, "FINGERPRINT": s.Fingerprint, "VERSION": s.Version,
+		"SIGN": strconv.Itoa(int(s.Sign / time.Second)), "PATIENCE": strconv.Itoa(int(patience / time.Second)), "SKEW": strconv.Itoa(int(maxSkew / time.Second)),
+		"CERTNAME": s.Certname, "IMAGE": s.Image, "BUCKET": s.Bucket, "KEY": s.Key, "REGION": s.Region,
+	}, agent+runs+settled+armed)
+}
+
+// CatalogVersion is what the server made the last catalog from, as a run's
+// output says it.
+func CatalogVersion(output string) string {
+	for line := range strings.Lines(output) {
+		if v, ok := strings.CutPrefix(strings.TrimSpace(line), "catalog-version "); ok {
+			return v
+		}
+	}
+	return ""
 }
 
 // Apply runs the code below Dir/inputs/puppet, with the modules of
@@ -51,7 +116,7 @@ func (r Run) Apply() string {
 		"DIR": Dir, "ENVIRONMENT": r.Environment, "ROLE": r.Role, "BLUEPRINT": r.Blueprint,
 		"MAX_RUNS": strconv.Itoa(r.MaxRuns), "SECONDS_MAX": strconv.Itoa(int(r.Deadline / time.Second)),
 		"SETTINGS": handoff.Settings, "ARMED": handoff.ArmedFile, "AGENT": handoff.AgentPath, "REPORT": r.Report,
-	}, apply)
+	}, apply+runs+armed)
 }
 
 // Module gives the files of the built-in module dayfly, by their path below a
@@ -69,34 +134,4 @@ func Module() map[string][]byte {
 		panic("puppet: embedded module: " + err.Error())
 	}
 	return out
-}
-
-// Explain is the line of a failed run that says most: the first failed
-// resource, else the catalog's own error, else what the script said last.
-func Explain(output string) string {
-	last, first := "", ""
-	for line := range strings.Lines(output) {
-		line = strings.TrimSpace(line)
-		if rest, ok := strings.CutPrefix(line, "Error: "); ok {
-			// Catalog errors name this very machine, which is gone tomorrow.
-			if i := strings.LastIndex(rest, " on node "); i > 0 {
-				rest = rest[:i]
-			}
-			rest = strings.ReplaceAll(rest, Dir+"/environments/", "")
-			switch {
-			case strings.HasPrefix(rest, "Facter: "):
-			case strings.HasPrefix(rest, "/Stage["): // names the resource
-				return rest
-			case first == "":
-				first = rest
-			}
-		}
-		if strings.HasPrefix(line, "puppet: ") {
-			last = strings.TrimPrefix(line, "puppet: ")
-		}
-	}
-	if first != "" {
-		return first
-	}
-	return last
 }

@@ -113,7 +113,10 @@ func (l *Foundations) complete(ctx context.Context, f environment.Foundation, st
 		for _, r := range rs {
 			switch r.Type {
 			case "AWS::ElasticLoadBalancingV2::Listener":
-				if f.Listener == "" {
+				// That of a network load balancer answers nothing by itself, so
+				// it cannot be without a target group: it and its group are the
+				// foundation's own, and fleets join the group.
+				if f.Listener == "" && !strings.Contains(r.Physical, ":listener/net/") {
 					f.Listener = r.Physical
 				}
 			case "AWS::ElasticLoadBalancingV2::LoadBalancer":
