@@ -103,7 +103,7 @@ func decide(b Bake, f finding, err error, now time.Time) Bake {
 		return b.fail("the bake was canceled", true, now)
 	case f.why != "":
 		return b.fail(f.why, f.lost, now)
-	case err != nil && permanent(err):
+	case err != nil && (permanent(err) || noRoom(err)):
 		return b.fail(err.Error(), false, now)
 	case err == nil && f.done && b.Step == Resume:
 		to := b.To
@@ -136,6 +136,7 @@ func (b Bake) enter(to Step, now time.Time) Bake {
 
 // fail ends a try: what is worth a look is kept for a while.
 func (b Bake) fail(why string, lost bool, now time.Time) Bake {
+	why = b.diskFull(why)
 	if b.Step != Resume { // where it failed before is where it can go on
 		b.FailedAt = b.Step
 	}

@@ -20,6 +20,8 @@ var bases = map[string]string{
 	"debian-12-slim": "/aws/service/debian/release/12-slim/latest/amd64",
 }
 
+const baseHint = "image.base is debian-12, debian-12-slim, an ami-… or the name of a parameter"
+
 // base finds the AMI that a blueprint's image.base names.
 func (l *Loop) base(ctx context.Context, name string) (string, error) {
 	if strings.HasPrefix(name, "ami-") {
@@ -30,13 +32,25 @@ func (l *Loop) base(ctx context.Context, name string) (string, error) {
 		p = name
 	}
 	if !strings.HasPrefix(p, "/") {
-		return "", &fault.Error{Kind: fault.Invalid, Op: "find the base image", Object: name, Message: "there is no such base image", Hint: "image.base is debian-12, debian-12-slim, an ami-… or the name of a parameter"}
+		return "", &fault.Error{Kind: fault.Invalid, Op: "find the base image", Object: name, Message: "there is no such base image", Hint: baseHint}
 	}
 	ami, err := l.Cloud.Parameter(ctx, p)
 	if fault.KindOf(err) == fault.NotFound {
 		return "", &fault.Error{Kind: fault.NotFound, Op: "find the base image", Object: name, Message: "this region has no parameter " + p, Hint: "a local region makes its base images when it starts: dayfly region start --base " + name, Err: err}
 	}
 	return ami, err
+}
+
+// launchable tells of a base image that is not there before anything is begun.
+func (l *Loop) launchable(ctx context.Context, ami string) error {
+	im, err := l.Cloud.Image(ctx, ami)
+	switch {
+	case fault.KindOf(err) == fault.NotFound:
+		return &fault.Error{Kind: fault.NotFound, Op: "find the base image", Object: ami, Message: "the base image " + ami + " is not there, or not for this account", Hint: baseHint, Err: err}
+	case err == nil && im.State != "available":
+		return &fault.Error{Kind: fault.Failed, Op: "find the base image", Object: ami, Message: "the base image is " + im.State + ": " + im.Reason}
+	}
+	return err
 }
 
 // fresh is the first attempt of a bake.
@@ -105,6 +119,11 @@ func (l *Loop) Start(ctx context.Context, b *blueprint.Blueprint, files fs.FS, f
 			fallthrough
 		default:
 			want = fresh.attempt(old.Attempt+1, l.StackName, l.Clock.Now())
+		}
+		if want.Step == Inputs {
+			if err := l.launchable(ctx, want.Base); err != nil {
+				return Bake{}, err
+			}
 		}
 		err = l.Store.Apply(ctx, store.NoEpoch, store.Put(Kind, name, version, want))
 		if !errors.Is(err, store.ErrConflict) {

@@ -68,6 +68,9 @@ func (l *Loop) builder(ctx context.Context, b Bake) (finding, error) {
 			}
 		}
 	}
+	if strings.Contains(why, b.Base) && (strings.Contains(why, "InvalidAMIID") || strings.Contains(why, "does not exist")) {
+		return failed("the base image %s went away after the bake had begun; bake again, with the one that image.base names now\n  %s", b.Base, why), nil
+	}
 	return failed("the builder's stack could not be made: %s", why), nil
 }
 

@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/dayfly-infra/dayfly/internal/bake"
+	"github.com/dayfly-infra/dayfly/internal/cloud"
+	"github.com/dayfly-infra/dayfly/internal/cloud/cloudtest"
 	"github.com/dayfly-infra/dayfly/internal/fault"
 	"github.com/dayfly-infra/dayfly/internal/image"
 	"github.com/dayfly-infra/dayfly/internal/server"
@@ -430,5 +432,114 @@ func TestQuarantineByHand(t *testing.T) {
 		}
 		w.destroy()
 		w.nothingLeft()
+	})
+}
+
+// A disk that is full is said to be, with whose it is and what to do, at each
+// step; and what the bake made goes.
+func TestBakeDiskFull(t *testing.T) {
+	const said = "write error: No space left on device"
+	call := func(op string) func(w *world) {
+		return func(w *world) {
+			w.cloud.Fail = func(o, object string) error {
+				if o == op && strings.HasPrefix(object, bake.Kind) {
+					return &fault.Error{Kind: fault.Unavailable, Op: o, Message: "InternalError: " + said}
+				}
+				return nil
+			}
+		}
+	}
+	command := func(step string) func(w *world) { return func(w *world) { w.fail[step] = said } }
+	const region, builder = "the region has no room left: free some", "the builder's disk is full: let the Puppet code"
+	for _, c := range []struct {
+		step bake.Step
+		prep func(w *world)
+		want string
+	}{
+		{bake.Inputs, call("s3:PutObject"), region},
+		{bake.Inputs, call("cloudformation:CreateStack"), region},
+		{bake.Builder, func(w *world) {
+			w.cloud.Plan = func(cloud.StackInput) cloudtest.Plan { return cloudtest.Plan{Fail: "mkdir: " + said} }
+		}, region},
+		{bake.Fetch, command("fetch"), builder},
+		{bake.Install, command("install"), builder},
+		{bake.Converge, command("puppet"), builder},
+		{bake.Seal, command("seal"), builder},
+		{bake.Stop, call("ec2:StopInstances"), region},
+		{bake.Snapshot, call("ec2:CreateImage"), region},
+		{bake.Launch, call("ec2:RunInstances"), region},
+		{bake.Verify, command("verify/1"), "the disk of a fresh instance is full"},
+	} {
+		t.Run(string(c.step), func(t *testing.T) {
+			inWorld(t, func(t *testing.T, w *world) {
+				c.prep(w)
+				began := time.Now()
+				if _, err := w.api.Bake(t.Context(), server.StartBake{Files: w.files}); err != nil {
+					t.Fatal(err)
+				}
+				defer w.start(w.store)()
+				b := w.bake()
+				if b.FailedAt != c.step || !strings.HasPrefix(b.Error, c.want) && !strings.Contains(b.Error, c.want) || !strings.Contains(b.Error, said) {
+					t.Errorf("failed at %s: %s", b.FailedAt, b.Error)
+				}
+				if took := time.Since(began); took > time.Minute {
+					t.Errorf("it took %s to say so", took)
+				}
+				w.nothingLeft()
+			})
+		})
+	}
+}
+
+func TestBaseImageGone(t *testing.T) {
+	for _, c := range []struct{ name, base string }{{"an AMI", "ami-base"}, {"behind a parameter", "/base"}} {
+		t.Run("before, "+c.name, func(t *testing.T) {
+			inWorld(t, func(t *testing.T, w *world) {
+				w.cloud.SetParameter("/base", "ami-base")
+				files := w.pack(strings.Replace(description, "base: ami-base", "base: "+c.base, 1))
+				w.cloud.DropImage("ami-base")
+				_, err := w.api.Bake(t.Context(), server.StartBake{Files: files})
+				if fault.KindOf(err) != fault.NotFound || !strings.Contains(err.Error(), "the base image ami-base is not there") || fault.HintOf(err) == "" {
+					t.Errorf("%v (%s)", err, fault.HintOf(err))
+				}
+				if left := w.cloud.Left(kept...); len(left) > 0 {
+					t.Error(left)
+				}
+			})
+		})
+	}
+	t.Run("in the middle", func(t *testing.T) {
+		inWorld(t, func(t *testing.T, w *world) {
+			if _, err := w.api.Bake(t.Context(), server.StartBake{Files: w.files}); err != nil {
+				t.Fatal(err)
+			}
+			w.cloud.DropImage("ami-base")
+			w.cloud.Plan = func(s cloud.StackInput) cloudtest.Plan {
+				return cloudtest.Plan{Fail: "The image id '[" + s.Parameters["ImageId"] + "]' does not exist (InvalidAMIID.NotFound)"}
+			}
+			defer w.start(w.store)()
+			if b := w.bake(); b.FailedAt != bake.Builder || !strings.Contains(b.Error, "the base image ami-base went away") {
+				t.Errorf("%s: %s", b.FailedAt, b.Error)
+			}
+			w.nothingLeft()
+		})
+	})
+	t.Run("after the builder was made", func(t *testing.T) {
+		inWorld(t, func(t *testing.T, w *world) {
+			b, err := w.api.Bake(t.Context(), server.StartBake{Files: w.files})
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer w.start(w.store)()
+			w.wait("it runs", func() bool { return get[bake.Bake](w, bake.Kind, b.Name).Step == bake.Converge })
+			w.cloud.DropImage("ami-base")
+			if b := w.bake(); b.Error != "" || b.Image == "" {
+				t.Errorf("a builder does not need its base image any more: %+v", b)
+			}
+			if again, err := w.api.Bake(t.Context(), server.StartBake{Files: w.files}); err != nil || again.Step != bake.Done {
+				t.Errorf("an image that is there does not need its base image: %+v %v", again, err)
+			}
+			w.nothingLeft()
+		})
 	})
 }

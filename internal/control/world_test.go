@@ -125,6 +125,8 @@ func inWorld(t *testing.T, f func(t *testing.T, w *world)) {
 		defer st.Close()
 		w := &world{t: t, cloud: cloudtest.New(clock.Real{}), store: st, box: &fakeBox{body: "one"}, dir: t.TempDir(), fail: map[string]string{}, ran: map[string]int{}, limit: 3 * time.Hour, log: io.Discard}
 		w.cloud.Exec = w.exec
+		w.cloud.AddImage("ami-base")
+		w.cloud.AddImage("ami-other")
 		if err := os.Mkdir(filepath.Join(w.dir, "tmp"), 0o700); err != nil {
 			t.Fatal(err)
 		}

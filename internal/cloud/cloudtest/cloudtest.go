@@ -158,8 +158,10 @@ func (c *Cloud) Left(but ...string) []string {
 			out = append(out, "instance "+n+" "+i.State+" "+i.Tags[cloud.TagObject])
 		}
 	}
-	for n := range c.images {
-		out = append(out, "image "+n)
+	for n, i := range c.images {
+		if i.Tags[cloud.TagOwner] == owner {
+			out = append(out, "image "+n)
+		}
 	}
 	for k := range c.objects {
 		if !slices.ContainsFunc(but, func(p string) bool { return len(k) >= len(p) && k[:len(p)] == p }) {

@@ -305,6 +305,12 @@ func (d *Driver) DeleteImage(ctx context.Context, in cloud.Intent, id string) er
 	return err
 }
 
+// AddImage publishes an image of somebody else's.
+func (c *Cloud) AddImage(id string) {
+	defer c.lock()()
+	c.images[id] = &image{cloud.Image{ID: id, Name: id, State: "available", Created: c.Clock.Now()}}
+}
+
 // DropImage takes an image away behind our back.
 func (c *Cloud) DropImage(id string) { defer c.lock()(); delete(c.images, id) }
 
@@ -322,7 +328,9 @@ func (d *Driver) Images(context.Context) ([]cloud.Image, error) {
 	defer d.c.lock()()
 	var out []cloud.Image
 	for _, i := range d.c.images {
-		out = append(out, i.Image)
+		if i.Tags[cloud.TagOwner] == owner {
+			out = append(out, i.Image)
+		}
 	}
 	return out, nil
 }
