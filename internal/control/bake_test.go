@@ -338,6 +338,25 @@ func TestResumeOverDeaths(t *testing.T) {
 					w.baked(b.Name)
 					stop()
 					w.nothingLeft()
+					if c.step != bake.Converge && c.step != bake.Launch && c.fail != "check" {
+						return
+					}
+					// Anew, and a lease that nobody uses.
+					last := strings.NewReplacer("service: /srv/shop", "service: /srv/shop4", "keep_failed: 2h", "keep_failed: 3m").Replace(keeping)
+					for _, anew := range []bool{true, false} {
+						b = w.broken(w.pack(last), c.fail, c.op)
+						stop = w.startMortal(before, func() int64 { return 2 + rnd.Int64N(6) })
+						if anew {
+							if _, err := w.api.Bake(t.Context(), server.StartBake{Files: w.pack(last)}); err != nil {
+								t.Fatal(err)
+							}
+						}
+						if end := w.baked(b.Name); (end.Error == "") != anew {
+							t.Errorf("anew %v: %+v", anew, end)
+						}
+						stop()
+						w.nothingLeft()
+					}
 				})
 			})
 		}
