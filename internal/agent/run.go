@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"os"
 	"os/signal"
 	"path"
@@ -52,18 +53,28 @@ func (a *Agent) Run(ctx context.Context) error {
 		return err // nothing is known of this instance: whoever supervises the agent starts it again
 	}
 	a.idle()
-	if b.Phase == serving && a.Again != nil {
-		// Everything that the boot needed goes with this process image; its
-		// number and its children stay.
-		if err := a.Again(); err != nil {
-			a.say("going on in this process: %v", err)
-		}
-	}
 	if b.Phase == serving {
+		if a.Again != nil {
+			defer time.AfterFunc(again+rand.N(again/2), a.renew).Stop()
+		}
 		return a.supervise(ctx, b)
 	}
 	<-ctx.Done()
 	return nil
+}
+
+// again is when the memory of the boot is given back: not while the other
+// instances of the generation still boot on the same processors.
+const again = 10 * time.Second
+
+// renew puts a fresh image of this program in its place: everything that the
+// boot needed goes, its number and its children stay, and what runs is in the
+// record.
+func (a *Agent) renew() {
+	a.idle()
+	if err := a.Again(); err != nil {
+		a.say("going on in this process: %v", err)
+	}
 }
 
 // supervise keeps the service of a boot that is over running.

@@ -11,7 +11,6 @@ import (
 	"fmt"
 	"net/url"
 	"path"
-	"regexp"
 	"strings"
 	"time"
 )
@@ -87,10 +86,20 @@ func (l Launch) File() string {
 	return "release"
 }
 
-var (
-	digestForm = regexp.MustCompile(`^sha256:[0-9a-f]{64}$`)
-	wordForm   = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,254}$`)
-)
+// By hand: every instance would pay for compiling the expressions, twice.
+
+// isDigest tells whether s is sha256: and 64 hexadecimal digits.
+func isDigest(s string) bool {
+	hex, ok := strings.CutPrefix(s, "sha256:")
+	return ok && len(hex) == 64 && strings.Trim(hex, "0123456789abcdef") == ""
+}
+
+// isWord tells whether s is made of letters, digits and, but for the first
+// place, of dots, dashes and underscores.
+func isWord(s string) bool {
+	const plain = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789"
+	return s != "" && len(s) <= 255 && strings.Contains(plain, s[:1]) && strings.Trim(s, plain+"._-") == ""
+}
 
 // maxUserData is EC2's own limit.
 const maxUserData = 16 << 10
@@ -130,7 +139,7 @@ func ParseLaunch(raw string) (Launch, error) {
 func (l Launch) check() error {
 	var errs []error
 	if l.Fires() {
-		if !digestForm.MatchString(l.Digest) {
+		if !isDigest(l.Digest) {
 			errs = append(errs, fmt.Errorf("DAYFLY_RELEASE_DIGEST must be sha256: and 64 hex digits, not %q", l.Digest))
 		}
 		if l.URL == "" && l.Mirror == "" {
@@ -144,7 +153,7 @@ func (l Launch) check() error {
 	}
 	// These become parts of object keys and host names.
 	for k, v := range map[string]string{"DAYFLY_ENVIRONMENT": l.Environment, "DAYFLY_GENERATION": l.Generation, "DAYFLY_LAUNCH_HOOK": l.Hook, "DAYFLY_BUCKET": l.Bucket} {
-		if v != "" && !wordForm.MatchString(v) {
+		if v != "" && !isWord(v) {
 			errs = append(errs, fmt.Errorf("%s may have letters, digits, dots and dashes only, not %q", k, v))
 		}
 	}

@@ -63,3 +63,17 @@ func FuzzParseLaunch(f *testing.F) {
 		}
 	})
 }
+
+func TestForms(t *testing.T) {
+	digest := "sha256:" + strings.Repeat("0f", 32)
+	for s, want := range map[string]bool{digest: true, digest[:70]: false, digest + "0": false, strings.ToUpper(digest): false, digest[7:]: false, "": false, digest[:40] + "g" + digest[41:]: false, digest[:40] + "\n" + digest[41:]: false} {
+		if isDigest(s) != want {
+			t.Errorf("%q: %v", s, !want)
+		}
+	}
+	for s, want := range map[string]bool{"a": true, "Z9._-": true, "": false, "-a": false, ".": false, "_a": false, "a/b": false, "a b": false, "a\n": false, "ä": false, strings.Repeat("a", 255): true, strings.Repeat("a", 256): false} {
+		if isWord(s) != want {
+			t.Errorf("%q: %v", s, !want)
+		}
+	}
+}

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"runtime/debug"
 	"sync"
 	"time"
 
@@ -72,6 +73,9 @@ type daemon struct {
 
 // Run is the region; it returns when ctx ends. What runs in it goes on.
 func Run(ctx context.Context, cfg Config) error {
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(400) // small heaps, and 45 instances at once to see to
+	}
 	if !cfg.Simulate {
 		if err := Preflight(); err != nil {
 			return err

@@ -10,6 +10,7 @@ import (
 	"path"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/dayfly-infra/dayfly/internal/blocker"
@@ -24,7 +25,12 @@ import (
 )
 
 // Generations is the loop that launches and ends generations.
-type Generations struct{ Config }
+type Generations struct {
+	Config
+
+	mu     sync.Mutex
+	looked map[string]time.Time // at everything, by generation: only to ask less
+}
 
 // Kind implements reconcile.Loop.
 func (*Generations) Kind() string { return environment.GenerationKind }
@@ -168,11 +174,14 @@ type seen struct {
 }
 
 func (l *Generations) observe(ctx context.Context, name string, g environment.Generation) (time.Duration, error) {
+	now := l.Clock.Now()
+	if wait, err := l.early(ctx, name, g, now); wait > 0 || err != nil {
+		return wait, err
+	}
 	s, err := l.look(ctx, g)
 	if err != nil {
 		return 0, err
 	}
-	now := l.Clock.Now()
 	if g.Phase == environment.Serving {
 		return 10 * time.Second, l.update(ctx, name, func(g *environment.Generation) {
 			if g.Phase != environment.Serving {
@@ -211,6 +220,40 @@ func (l *Generations) observe(ctx context.Context, name string, g environment.Ge
 	}
 	_ = l.update(ctx, name, func(g *environment.Generation) { g.Healthy, g.Launched, g.Lost = s.healthy, s.launched, s.lost })
 	return reconcile.Done, l.fail(ctx, name, why)
+}
+
+// fullEvery is how often, at most, everything is read of a generation that
+// cannot be complete yet: its instances are long lists.
+const fullEvery = time.Second
+
+// early looks at the target group alone, between two looks at everything: as
+// long as too few targets are healthy nothing else decides.
+func (l *Generations) early(ctx context.Context, name string, g environment.Generation, now time.Time) (time.Duration, error) {
+	l.mu.Lock()
+	last := l.looked[name]
+	l.mu.Unlock()
+	if g.Phase == environment.Launching && len(g.TargetGroups) == 1 && now.Sub(last) < fullEvery && now.Before(g.Deadline) {
+		ts, err := l.Cloud.Targets(ctx, g.TargetGroups[0])
+		if err != nil {
+			return 0, err
+		}
+		healthy := 0
+		for _, t := range ts {
+			if t.State == "healthy" {
+				healthy++
+			}
+		}
+		if healthy < g.Size {
+			return l.poll(g.Created), nil
+		}
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.looked == nil || len(l.looked) > 1000 {
+		l.looked = map[string]time.Time{}
+	}
+	l.looked[name] = now
+	return 0, nil
 }
 
 func (l *Generations) look(ctx context.Context, g environment.Generation) (seen, error) {

@@ -13,7 +13,7 @@ import (
 )
 
 const (
-	debounce     = 15 * time.Millisecond
+	debounce     = 30 * time.Millisecond
 	tick         = time.Second
 	deadEvery    = 250 * time.Millisecond // how often, at most, EC2 is asked for instances that ended
 	fullEvery    = time.Minute            // and for all of them

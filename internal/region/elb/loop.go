@@ -106,6 +106,17 @@ func (s *Service) pass(ctx context.Context) time.Duration {
 			if err := s.serve(ctx, vpc); err != nil {
 				return err
 			}
+			// Asking the balancer costs it and us more than a change of something
+			// else is worth; the pass after wait asks.
+			s.applyMu.Lock()
+			early := s.now().Sub(s.mirrored[vpc]) < eager
+			if !early {
+				s.mirrored[vpc] = s.now()
+			}
+			s.applyMu.Unlock()
+			if early {
+				return nil
+			}
 			return s.mirror(ctx, vpc)
 		})
 	}

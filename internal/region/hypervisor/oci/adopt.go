@@ -129,7 +129,7 @@ func (h *Hypervisor) adoptInstance(id string) error {
 			return err
 		}
 		h.cfg.Log.Info("remove a half-made instance", "instance", id)
-		return errors.Join(h.clear(i), discard(i.dir))
+		return errors.Join(h.clear(i), h.discard(i.dir, false))
 	}
 	i.mu.Lock()
 	defer i.mu.Unlock()

@@ -60,6 +60,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -97,6 +98,9 @@ type Hypervisor struct {
 	events   *queue
 	work     sync.WaitGroup // clean-ups after exits
 	quit     chan struct{}  // closed by Close
+	throwing sync.WaitGroup // who still sends to trash
+	trash    chan string    // directories of instances that are gone
+	emptied  chan struct{}  // closed when nothing removes them any more
 
 	mu     sync.Mutex // guards what follows, and status of instances
 	images map[string]image
@@ -114,6 +118,8 @@ var (
 func refuse(message, hint string, err error) error {
 	return &fault.Error{Kind: fault.Invalid, Op: "start the hypervisor", Message: message, Hint: hint, Err: err}
 }
+
+const lockPatience = time.Second
 
 // New takes over cfg.Dir: it adopts instances that run, and removes what an
 // interrupted operation left.
@@ -137,13 +143,20 @@ func New(cfg Config) (*Hypervisor, error) {
 	if err != nil {
 		return nil, refuse("cannot lock "+cfg.Dir, "", err)
 	}
-	if err := unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+	// What a killed process was just starting holds its lock until it executes.
+	err = unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+	for end := time.Now().Add(lockPatience); errors.Is(err, unix.EWOULDBLOCK) && time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
+		err = unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+	}
+	if err != nil {
 		_ = lock.Close()
 		return nil, refuse("another process manages "+cfg.Dir, "stop the other region first", err)
 	}
 	h.lock = lock
 	h.slots = make(chan struct{}, h.cfg.Concurrency)
 	h.events = newQueue()
+	h.trash, h.emptied = make(chan string, 256), make(chan struct{})
+	go h.emptyTrash()
 	if h.watch, err = newWatcher(); err == nil {
 		err = h.adopt()
 	}
@@ -258,6 +271,9 @@ func (h *Hypervisor) Close() error {
 		h.watch.close()
 	}
 	h.work.Wait()
+	h.throwing.Wait()
+	close(h.trash)
+	<-h.emptied
 	h.events.close()
 	var err error
 	if h.launcher != nil {

@@ -92,6 +92,7 @@ func (n *Network) attach(ctx context.Context, id string, cs []network.Interface)
 	if err := n.saveState(m); err != nil {
 		return undo(err)
 	}
+	n.startAfresh(v, fresh)
 	if err := n.plugAll(ctx, v, m, fresh); err != nil {
 		return undo(fmt.Errorf("network: attach to %s: %w", id, err))
 	}
@@ -237,7 +238,7 @@ func (n *Network) Detach(_ context.Context, vpc string, enis []string) error {
 	m := v.model.Clone()
 	links := false
 	var gone []string
-	var ips []netip.Addr
+	var ips, reached []netip.Addr
 	for _, id := range enis {
 		c, ok := m.Cards[id]
 		if !ok {
@@ -246,6 +247,9 @@ func (n *Network) Detach(_ context.Context, vpc string, enis []string) error {
 		links = links || c.Shared || c.Public.IsValid()
 		gone = append(gone, id)
 		ips = append(ips, c.IP)
+		if c.Shared || c.Public.IsValid() {
+			reached = append(reached, c.IP)
+		}
 		delete(m.Cards, id)
 	}
 	if len(gone) == 0 {
@@ -264,7 +268,18 @@ func (n *Network) Detach(_ context.Context, vpc string, enis []string) error {
 	if err := n.unplug(v, gone); err != nil {
 		return fmt.Errorf("network: %s: %w", m.ID, err)
 	}
-	n.endFlows(v, ips)
+	// Who talked to a public address must not be led to where it was. All other
+	// connections are over with the links; startAfresh forgets them when an
+	// address is used again: reading the kernel's table costs more than the rest.
+	if len(reached) > 0 {
+		n.endFlows(v, reached)
+	}
+	if v.used == nil {
+		v.used = map[netip.Addr]bool{}
+	}
+	for _, ip := range ips {
+		v.used[ip] = true
+	}
 	if err := n.saveState(m); err != nil {
 		return err
 	}
@@ -308,8 +323,25 @@ func (n *Network) unplug(v *vpc, enis []string) error {
 	return errors.Join(errs...)
 }
 
-// endFlows forgets the connections of addresses, so that the next interface
-// with one of them starts afresh.
+// startAfresh forgets the connections of those who had the addresses of new
+// interfaces before.
+func (n *Network) startAfresh(v *vpc, cs []network.Interface) {
+	var ips []netip.Addr
+	for _, c := range cs {
+		if v.anyUsed || v.used[c.IP] {
+			ips = append(ips, c.IP)
+		}
+	}
+	if len(ips) == 0 {
+		return
+	}
+	n.endFlows(v, ips)
+	for _, ip := range ips {
+		delete(v.used, ip)
+	}
+}
+
+// endFlows forgets the connections of addresses.
 func (n *Network) endFlows(v *vpc, ips []netip.Addr) {
 	err := inNS(n.hostNS, v.space.fd(), func() error {
 		_, err := netlink.ConntrackDeleteFilters(netlink.ConntrackTable, unix.AF_INET, flowsOf(ips))

@@ -72,6 +72,10 @@ type vpc struct {
 	up    int    // index of the uplink
 	img   *image // the rule set that the kernel has; nil = not known
 	gone  bool
+	// used are addresses that an interface had whose connections the kernel may
+	// still know; any may be where another process was here before.
+	used    map[netip.Addr]bool
+	anyUsed bool
 }
 
 var prefixRE = regexp.MustCompile(`^[a-z][a-z0-9]{0,5}$`)
@@ -137,6 +141,7 @@ func (n *Network) adopt() error {
 		if err != nil {
 			return err
 		}
+		v.anyUsed = true
 		n.vpcs[m.ID] = v
 		n.pool.Mark(m.Router)
 		for _, c := range m.Cards {

@@ -12,6 +12,7 @@ import (
 	"github.com/dayfly-infra/dayfly/internal/region/network"
 	"github.com/dayfly-infra/dayfly/internal/region/network/conformance"
 	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 )
 
 func TestConformance(t *testing.T) {
@@ -367,4 +368,46 @@ func BenchmarkAttach45(b *testing.B) {
 	}
 	b.ReportMetric(up.Seconds()/float64(b.N), "s/attach")
 	b.ReportMetric(down.Seconds()/float64(b.N), "s/detach")
+}
+
+// TestUsedAddress has two interfaces with one address, one after the other: the
+// second must not get what the kernel remembers of the first, also when another
+// process was here in between.
+func TestUsedAddress(t *testing.T) {
+	cfg := testConfig(t)
+	n := fresh(t, cfg)
+	ensure(t, n, "vpc-used")
+	cs := cards("vpc-used", 2)
+	known := func() (flows int) {
+		t.Helper()
+		must(t, at(t, n, n.vpcPath("vpc-used"), func() error {
+			all, err := netlink.ConntrackTableList(netlink.ConntrackTable, unix.AF_INET)
+			for _, f := range all {
+				if flowsOf([]netip.Addr{cs[1].IP}).MatchConntrackFlow(f) {
+					flows++
+				}
+			}
+			return err
+		}))
+		return flows
+	}
+	for round, reopen := range []bool{false, false, true} {
+		paths := attach(t, n, cs...)
+		if f := known(); f != 0 {
+			t.Errorf("round %d: the kernel knows %d connections of a new interface", round, f)
+		}
+		serveIn(t, n, paths[1], cs[1].IP.String())
+		if got := ask(t, n, paths[0], cs[0].IP, cs[1].IP.String(), "tcp", 80); got == "" || known() == 0 {
+			t.Fatalf("round %d: no connection: %q", round, got)
+		}
+		must(t, n.Detach(context.Background(), "vpc-used", []string{cs[0].ID, cs[1].ID}))
+		if reopen {
+			must(t, n.Close())
+			n = open(t, cfg)
+		}
+	}
+	attach(t, n, cs...)
+	if f := known(); f != 0 {
+		t.Errorf("after adoption the kernel knows %d connections of a new interface", f)
+	}
 }
