@@ -14,7 +14,7 @@ const (
 	Quarantined State = "quarantined" // never launched again
 )
 
-// Kind of the record; its name is the inputs digest's first 16 hex digits.
+// Kind of the record; its name is that of the bake, <blueprint>-<first 16 hex digits of the inputs digest>.
 const Kind = "image"
 
 // Image is a sealed machine image that Dayfly made.
