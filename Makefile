@@ -12,7 +12,7 @@ all: build
 # the same agent must give the same image.
 build:
 	CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=false -ldflags '$(LDFLAGS)' -o bin/ ./cmd/dayfly ./cmd/dayfly-autosign ./cmd/dayfly-guest
-	CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=false -ldflags '-s -w' -o bin/ ./cmd/dayfly-agent
+	CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=false -ldflags '-s -w' -o bin/ ./cmd/dayfly-agent ./cmd/dayfly-probe
 
 # Debian packages that the local region and the tests use.
 deps:

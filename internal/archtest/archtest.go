@@ -38,12 +38,12 @@ var Layers = []Layer{
 	{"verbs", []string{"internal/bake", "internal/rollout", "internal/heal", "internal/expire", "internal/advance", "internal/sweep"}},
 	{"machinery", []string{"internal/reconcile", "internal/resolve", "internal/puppet", "internal/verify", "internal/seal", "internal/shell", "internal/handoff", "internal/identity"}},
 	{"adapters", []string{"internal/store/...", "internal/cloud", "internal/cloud/limiter", "internal/box/..."}},
-	{"nouns", []string{"internal/blueprint", "internal/image", "internal/release", "internal/environment", "internal/instance", "internal/pipeline", "internal/event", "internal/blocker", "internal/template", "internal/template/schema"}},
+	{"nouns", []string{"internal/blueprint", "internal/image", "internal/release", "internal/environment", "internal/instance", "internal/inventory", "internal/pipeline", "internal/event", "internal/blocker", "internal/template", "internal/template/schema"}},
 	{"ground", []string{"internal/fault", "internal/clock"}},
 }
 
 // Apart are the packages outside of the rows; rules of their own hold them.
-var Apart = []string{"internal/region/...", "internal/agent", "cmd/dayfly-agent", "internal/autosign", "cmd/dayfly-autosign", "cmd/dayfly-guest", "internal/template/schema/schemagen", "internal/archtest", "internal/cloud/cloudtest", "demo/...", "bench/...", "crash/...", "e2e/...", "examples/..."}
+var Apart = []string{"internal/region/...", "internal/agent", "cmd/dayfly-agent", "internal/autosign", "cmd/dayfly-autosign", "cmd/dayfly-guest", "internal/template/schema/schemagen", "internal/archtest", "internal/cloud/cloudtest", "cmd/dayfly-probe", "internal/goss", "internal/secrets", "internal/inventory/...", "demo/...", "bench/...", "crash/...", "e2e/...", "examples/..."}
 
 // Rule forbids imports. A path is forbidden when Deny has it and Except has not.
 type Rule struct {

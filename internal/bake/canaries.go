@@ -57,14 +57,18 @@ func (l *Loop) verify(ctx context.Context, b Bake) (finding, error) {
 	if err := verify.Supported(bp.Image.Verify); err != nil {
 		return finding{}, err
 	}
-	p := verify.Plan{Inputs: "s3://" + l.Cloud.Bucket() + "/" + b.inputsKey(), Each: 2 * time.Minute}
+	p := verify.Plan{Inputs: "s3://" + l.Cloud.Bucket() + "/" + b.inputsKey(), Each: 2 * time.Minute,
+		Probe: "s3://" + l.Cloud.Bucket() + "/" + b.probeKey(), Allow: bp.Image.SecretsAllow, Name: b.Name}
 	for _, v := range bp.Image.Verify {
 		p.Checks = append(p.Checks, path.Clean(v))
 	}
 	var outputs []said
 	for k, c := range b.Canaries {
 		// No check can know it beforehand: the AMI is named after the checks were packed.
-		p.Nonce = nonce(b, c.Instance)
+		p.Nonce, p.Store = nonce(b, c.Instance), ""
+		if k == 0 {
+			p.Store = "s3://" + l.Cloud.Bucket() + "/" + b.results()
+		}
 		s, ok, f, err := l.command(ctx, b, c.Instance, fmt.Sprintf("verify/%d", k+1), p.Script())
 		switch {
 		case err != nil || f.why != "":
@@ -109,6 +113,9 @@ func (l *Loop) verify(ctx context.Context, b Bake) (finding, error) {
 	}
 	return f, nil
 }
+
+// results is where what was found on a canary lies in the bucket.
+func (b Bake) results() string { return "reports/" + b.Name + "/" }
 
 func nonce(b Bake, instance string) string {
 	return fmt.Sprintf("%x", sha256.Sum256([]byte(b.AMI+instance+b.Inputs)))[:16]

@@ -11,6 +11,7 @@ import (
 	"github.com/dayfly-infra/dayfly/internal/image"
 	"github.com/dayfly-infra/dayfly/internal/reconcile"
 	"github.com/dayfly-infra/dayfly/internal/store"
+	"github.com/dayfly-infra/dayfly/internal/verify"
 )
 
 // clean removes what the bake made, and for a good one writes the image record
@@ -176,7 +177,7 @@ func (l *Loop) finish(ctx context.Context, b Bake) error {
 		store.Put(Kind, b.Name, version, cur),
 		store.Put(image.Kind, cur.Image, imVersion, image.Image{
 			Name: cur.Image, Blueprint: cur.Blueprint, Inputs: cur.Inputs, AMI: cur.AMI, Parent: cur.Base, State: image.Candidate,
-			Role: bp.Image.Role, Created: now, Bake: cur.Name, Checks: cur.Checks, Canaries: cur.Canaries, By: cur.By, Base: bp.Image.Base, Resumed: cur.From, Tries: cur.Try, Hands: cur.Hands, Report: cur.report(), Seconds: now.Sub(cur.Created).Seconds(),
+			Role: bp.Image.Role, Created: now, Bake: cur.Name, Checks: cur.Checks, Canaries: cur.Canaries, By: cur.By, Base: bp.Image.Base, Resumed: cur.From, Tries: cur.Try, Hands: cur.Hands, Report: cur.report(), Inventory: cur.results() + verify.Inventory, SBOM: cur.results() + verify.SBOM, Seconds: now.Sub(cur.Created).Seconds(),
 		}),
 		store.Put(image.ChannelKind, channel, chVersion, image.Channel{Name: channel, Image: cur.Image, Moved: now, By: "bake/" + cur.Name}))
 }

@@ -30,10 +30,10 @@ const arch = "amd64"
 
 // digest is the identity of what a bake would make: base, code, deploy folder,
 // checks, settings, agent, versions.
-func digest(b *blueprint.Blueprint, files fs.FS, base, environment string, agent []byte) (string, error) {
+func digest(b *blueprint.Blueprint, files fs.FS, base, environment string, agent, probe []byte) (string, error) {
 	h := sha256.New()
 	fmt.Fprintf(h, "bake %d seal %s arch %s base %q blueprint %q\n", version, seal.Version, arch, base, b.Name)
-	fmt.Fprintf(h, "agent %x\n", sha256.Sum256(agent))
+	fmt.Fprintf(h, "agent %x probe %x allow %q\n", sha256.Sum256(agent), sha256.Sum256(probe), b.Image.SecretsAllow)
 	settings, err := json.Marshal(settings(b, "", ""))
 	if err != nil {
 		return "", err

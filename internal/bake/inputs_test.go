@@ -32,6 +32,7 @@ func TestDigest(t *testing.T) {
 		base    string
 		agent   string
 		version string
+		probe   string
 	}
 	of := func(t *testing.T, change func(*inputs)) string {
 		t.Helper()
@@ -40,7 +41,7 @@ func TestDigest(t *testing.T) {
 		if change != nil {
 			change(&in)
 		}
-		d, err := digest(in.b, in.files, in.base, in.version, []byte(in.agent))
+		d, err := digest(in.b, in.files, in.base, in.version, []byte(in.agent), []byte(in.probe))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -104,7 +105,7 @@ func TestDigest(t *testing.T) {
 			t.Errorf("%s made another image", name)
 		}
 	}
-	if _, err := digest(&blueprint.Blueprint{Image: blueprint.Image{Verify: []string{"nowhere"}}}, fstest.MapFS{}, "", "", nil); err == nil {
+	if _, err := digest(&blueprint.Blueprint{Image: blueprint.Image{Verify: []string{"nowhere"}}}, fstest.MapFS{}, "", "", nil, nil); err == nil {
 		t.Error("a check that is not there has a digest")
 	}
 }

@@ -57,6 +57,7 @@ type Loop struct {
 	Clock      clock.Clock
 	Log        *slog.Logger
 	Agent      []byte // dayfly-agent, as it goes into images
+	Probe      []byte // dayfly-probe, which looks at canaries and is in no image
 	StackName  func(record string) string
 	Lease      time.Duration // of a builder: after it the sweep may have it
 }

@@ -63,7 +63,7 @@ func (l *Loop) fresh(ctx context.Context, b *blueprint.Blueprint, files fs.FS, f
 	if err != nil {
 		return Bake{}, err
 	}
-	inputs, err := digest(b, files, base, wanted, l.Agent)
+	inputs, err := digest(b, files, base, wanted, l.Agent, l.Probe)
 	if err != nil {
 		return Bake{}, fmt.Errorf("read the bake's inputs: %w", err)
 	}

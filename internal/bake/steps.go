@@ -41,8 +41,13 @@ func (l *Loop) send(ctx context.Context, b Bake, bp *blueprint.Blueprint, files 
 	if err != nil {
 		return err
 	}
+	if err := l.Cloud.PutObject(ctx, b.intent("probe"), b.probeKey(), bytes.NewReader(l.Probe), int64(len(l.Probe))); err != nil {
+		return err
+	}
 	return l.Cloud.PutObject(ctx, b.intent("inputs"), b.inputsKey(), bytes.NewReader(body), int64(len(body)))
 }
+
+func (b Bake) probeKey() string { return b.Prefix + "dayfly-probe" }
 
 func (b Bake) inputsKey() string { return b.Prefix + "inputs.tar" }
 

@@ -23,12 +23,13 @@ type Blueprint struct {
 
 // Image says how the machine image is made.
 type Image struct {
-	Base   string // debian-12, debian-12-slim, an ami-… or an SSM parameter's name
-	Puppet Puppet
-	Verify []string // checks, paths in the folder: scripts (goss files with .yaml)
-	Type   string   // instance type of the builder, default t3.medium
-	Role   string   // role of the nodes, default the blueprint's name
-	Boot   string   // armed (default) or puppet
+	Base         string // debian-12, debian-12-slim, an ami-… or an SSM parameter's name
+	Puppet       Puppet
+	SecretsAllow []string // paths on the image that may hold what looks like a secret
+	Verify       []string // checks, paths in the folder: scripts (goss files with .yaml)
+	Type         string   // instance type of the builder, default t3.medium
+	Role         string   // role of the nodes, default the blueprint's name
+	Boot         string   // armed (default) or puppet
 	// KeepFailed is how long a failed bake keeps its builder for a look and
 	// another try; 0 = not at all, default 2h.
 	KeepFailed time.Duration

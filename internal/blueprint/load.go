@@ -113,9 +113,10 @@ func (r *reader) image(o *object) Image {
 	}
 	im.KeepFailed = i.duration("keep_failed", 2*time.Hour, 0, day)
 	im.Verify = i.strings("verify")
-	for _, v := range im.Verify {
-		if e := path.Ext(v); e == ".yaml" || e == ".yml" || e == ".json" {
-			r.problem(i.position("verify"), "write the check as a script that ends with another exit code than 0 when it fails", "image.verify: %s is a goss file, and this version runs scripts only", v)
+	im.SecretsAllow = i.strings("secrets_allow")
+	for _, a := range im.SecretsAllow {
+		if _, err := path.Match(a, "/"); err != nil || !path.IsAbs(a) || strings.ContainsAny(a, "\n\r") {
+			r.problem(i.position("secrets_allow"), "such as /srv/shop/test.pem, or /srv/shop/keys/*", "image.secrets_allow: %q is no path or pattern that begins with /", a)
 		}
 	}
 	im.Puppet = r.puppet(o, im.Role)
@@ -296,6 +297,9 @@ func (r *reader) files(fsys fs.FS, b *Blueprint) {
 	}
 	for _, v := range b.Image.Verify {
 		need("image.verify", v, false)
+		if e := path.Ext(v); e == ".yaml" || e == ".yml" {
+			r.problems = append(r.problems, checkGoss(fsys, v)...)
+		}
 	}
 	need("handoff.run", b.Handoff.Run, false)
 	if _, err := fs.Stat(fsys, path.Clean(b.Foundation)); err != nil && b.Foundation == "foundation.yaml" {

@@ -22,6 +22,8 @@ type imagesCmd struct {
 
 type imageCmd struct {
 	Show       imageShowCmd       `cmd:"" help:"Show an image: what it was made from, by whom, its checks, the identities of its canaries; with --report Puppet's report."`
+	Diff       imageDiffCmd       `cmd:"" help:"Say what differs between two images: packages, files outside of packages, Puppet's resources."`
+	SBOM       imageSBOMCmd       `cmd:"" name:"sbom" help:"Print an image's CycloneDX document."`
 	Quarantine imageQuarantineCmd `cmd:"" help:"Let nothing be launched from an image any more: dayfly image quarantine shop-0123456789abcdef --why CVE-2026-1."`
 	Release    imageReleaseCmd    `cmd:"" help:"End an image's quarantine."`
 }

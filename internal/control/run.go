@@ -150,7 +150,11 @@ func open(ctx context.Context, cfg Config) (*Control, error) {
 			return nil, err
 		}
 	}
-	agent, err := readAgent(cfg.Agent)
+	agent, err := beside("dayfly-agent", cfg.Agent)
+	if err != nil {
+		return nil, err
+	}
+	probe, err := beside("dayfly-probe", "")
 	if err != nil {
 		return nil, err
 	}
@@ -180,7 +184,7 @@ func open(ctx context.Context, cfg Config) (*Control, error) {
 		return nil, fmt.Errorf("who are we in the cloud: %w", err)
 	}
 	c.cloud = d
-	c.wire(agent, openBox)
+	c.wire(agent, probe, openBox)
 	if err := errors.Join(c.sweeper.Settle(ctx), tidy(cfg.Dir)); err != nil {
 		st.Close()
 		return nil, err
@@ -195,11 +199,11 @@ func open(ctx context.Context, cfg Config) (*Control, error) {
 }
 
 // wire makes the loops over store, cloud and clock.
-func (c *Control) wire(agent []byte, openBox func(address string) (box.Box, error)) {
+func (c *Control) wire(agent, probe []byte, openBox func(address string) (box.Box, error)) {
 	cfg, st, clk, owner := c.cfg, c.store, c.clock, c.cloud.Owner()
 	name := func(record string) string { return rollout.StackName(owner, record) }
 	c.files = &files{dir: filepath.Join(cfg.Dir, "blueprints"), store: st, cloud: c.cloud, got: map[string]*blueprint.Blueprint{}}
-	c.bakes = &bake.Loop{Store: st, Cloud: c.cloud, Blueprints: c.files, Versions: versions{&http.Client{}}, Clock: clk, Log: cfg.Log, Agent: agent, StackName: name, Lease: builderLease}
+	c.bakes = &bake.Loop{Store: st, Cloud: c.cloud, Blueprints: c.files, Versions: versions{&http.Client{}}, Clock: clk, Log: cfg.Log, Agent: agent, Probe: probe, StackName: name, Lease: builderLease}
 	c.resolver = &resolve.Resolver{Store: st, Cloud: c.cloud, Open: openBox, Dir: filepath.Join(cfg.Dir, "tmp"), Clock: clk, Log: cfg.Log, Epoch: reconcile.Epoch}
 	c.sweeper = &sweep.Sweeper{Store: st, Cloud: c.cloud, Live: c.live, Clock: clk}
 	rc := rollout.Config{Store: st, Cloud: c.cloud, Blueprints: c.files, Templates: templates{}, Images: c.bakes, Releases: c.resolver, Clock: clk, Log: cfg.Log, Patience: patience}
@@ -235,18 +239,18 @@ func (templates) Parameters(file string, src []byte) ([]string, error) {
 	return names, nil
 }
 
-// readAgent reads the binary that goes into images.
-func readAgent(path string) ([]byte, error) {
+// beside reads a binary that goes to instances, by its path or beside this one.
+func beside(name, path string) ([]byte, error) {
 	if path == "" {
 		self, err := os.Executable()
 		if err != nil {
 			return nil, err
 		}
-		path = filepath.Join(filepath.Dir(self), "dayfly-agent")
+		path = filepath.Join(filepath.Dir(self), name)
 	}
 	raw, err := os.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, &fault.Error{Kind: fault.Failed, Op: "start the server", Object: path, Message: "dayfly-agent is not beside dayfly", Hint: "make build makes both"}
+		return nil, &fault.Error{Kind: fault.Failed, Op: "start the server", Object: path, Message: name + " is not beside dayfly", Hint: "make build makes them all"}
 	}
 	return raw, err
 }

@@ -138,7 +138,7 @@ func inWorld(t *testing.T, f func(t *testing.T, w *world)) {
 
 func (w *world) control(st store.Store) *Control {
 	c := &Control{cfg: Config{Dir: w.dir, Log: slog.New(slog.NewTextHandler(w.log, &slog.HandlerOptions{Level: slog.LevelDebug}))}, store: st, clock: clock.Real{}, cloud: w.cloud.Driver(st)}
-	c.wire([]byte("agent"), func(string) (box.Box, error) { return w.box, nil })
+	c.wire([]byte("agent"), []byte("probe"), func(string) (box.Box, error) { return w.box, nil })
 	c.files.dir = w.dir
 	return c
 }
@@ -197,7 +197,7 @@ func (w *world) exec(c *cloudtest.Cloud, cmd cloud.Command) (cloud.CommandResult
 		good.Stdout = "fact machine-id 1234\nfact hostname builder\n"
 	case "verify/1", "verify/2":
 		n := nonce.FindStringSubmatch(cmd.Script)[1]
-		for _, check := range []string{"agent", "hand-off", "secrets", "verify/smoke.sh"} {
+		for _, check := range []string{"agent", "hand-off", "secrets", "inventory", "verify/smoke.sh"} {
 			code := 0
 			if check == w.fail["check"] {
 				code = 1

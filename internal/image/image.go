@@ -30,14 +30,16 @@ type Image struct {
 	Bake      string    `json:"bake"` // record that made it
 	Checks    []Check   `json:"checks,omitempty"`
 	By        string    `json:"by,omitempty"`
-	Base      string    `json:"base,omitempty"`     // as the blueprint names it
-	Resumed   string    `json:"resumed,omitempty"`  // the failed bake whose builder it was made on: not made from nothing
-	Tries     int       `json:"tries,omitempty"`    // how often the bake was resumed
-	Hands     int       `json:"hands,omitempty"`    // commands that people ran on the builder
-	Canaries  []Canary  `json:"canaries,omitempty"` // fresh instances that were compared
-	Seconds   float64   `json:"seconds"`            // the bake took
-	Why       string    `json:"why,omitempty"`      // of a quarantine
-	Report    string    `json:"report,omitempty"`   // object key of Puppet's last report
+	Base      string    `json:"base,omitempty"`      // as the blueprint names it
+	Resumed   string    `json:"resumed,omitempty"`   // the failed bake whose builder it was made on: not made from nothing
+	Tries     int       `json:"tries,omitempty"`     // how often the bake was resumed
+	Hands     int       `json:"hands,omitempty"`     // commands that people ran on the builder
+	Canaries  []Canary  `json:"canaries,omitempty"`  // fresh instances that were compared
+	Seconds   float64   `json:"seconds"`             // the bake took
+	Why       string    `json:"why,omitempty"`       // of a quarantine
+	Report    string    `json:"report,omitempty"`    // object key of Puppet's last report
+	Inventory string    `json:"inventory,omitempty"` // object key of what was found on a canary
+	SBOM      string    `json:"sbom,omitempty"`      // object key of the CycloneDX document
 }
 
 // Canary is a fresh instance of an image and what made it that one.

@@ -18,6 +18,7 @@ import (
 	"github.com/dayfly-infra/dayfly/internal/environment"
 	"github.com/dayfly-infra/dayfly/internal/fault"
 	"github.com/dayfly-infra/dayfly/internal/image"
+	"github.com/dayfly-infra/dayfly/internal/inventory"
 	"github.com/dayfly-infra/dayfly/internal/pipeline"
 	"github.com/dayfly-infra/dayfly/internal/release"
 	"github.com/dayfly-infra/dayfly/internal/store"
@@ -41,6 +42,8 @@ type Backend interface {
 	Results(ctx context.Context, run, suite, file string) ([]byte, error)
 	DeleteImage(ctx context.Context, name string) error
 	Quarantine(ctx context.Context, name string, q Quarantine) (image.Image, error)
+	SBOM(ctx context.Context, name string) ([]byte, error)
+	ImageDiff(ctx context.Context, a, b string) (ImageDiff, error)
 	Report(ctx context.Context, name string) ([]byte, error)
 	Sweep(ctx context.Context, dry bool) (sweep.Report, error)
 	Instances
@@ -69,6 +72,13 @@ type Quarantine struct {
 	Quarantined bool   `json:"quarantined" doc:"false ends it"`
 	Why         string `json:"why" minLength:"1" maxLength:"500"`
 	By          string `json:"by,omitempty" maxLength:"100"`
+}
+
+// ImageDiff is what differs between two images.
+type ImageDiff struct {
+	From    string             `json:"from"`
+	To      string             `json:"to"`
+	Changes []inventory.Change `json:"changes"`
 }
 
 // Deploy asks for an environment with the most recent release.
@@ -163,6 +173,25 @@ func New(b Backend, s store.Store, version string) http.Handler {
 			Body        []byte
 		}{"text/plain; charset=utf-8", raw}, nil
 	}, func(o *huma.Operation) { o.Summary = "Puppet's last report of the bake" })
+	huma.Get(api, "/v1/images/{name}/sbom", func(ctx context.Context, in *named) (*struct {
+		ContentType string `header:"Content-Type"`
+		Body        []byte
+	}, error) {
+		raw, err := b.SBOM(ctx, in.Name)
+		if err != nil {
+			return nil, problem(err)
+		}
+		return &struct {
+			ContentType string `header:"Content-Type"`
+			Body        []byte
+		}{"application/vnd.cyclonedx+json", raw}, nil
+	}, func(o *huma.Operation) { o.Summary = "The image's CycloneDX document" })
+	huma.Get(api, "/v1/images/{name}/diff", func(ctx context.Context, in *struct {
+		Name string `path:"name" maxLength:"120"`
+		To   string `query:"to" required:"true" maxLength:"120" doc:"the other image"`
+	}) (*out[ImageDiff], error) {
+		return answer(b.ImageDiff(ctx, in.Name, in.To))
+	}, func(o *huma.Operation) { o.Summary = "What differs between two images" })
 	huma.Post(api, "/v1/runs", func(ctx context.Context, in *body[Test]) (*out[pipeline.Run], error) {
 		return answer(b.Test(ctx, in.Body))
 	})

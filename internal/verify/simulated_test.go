@@ -16,7 +16,7 @@ func TestSimulatedInstancesPass(t *testing.T) {
 	for _, id := range []string{"i-1", "i-2"} {
 		r := (&play.Actor{}).Script(t.Context(), hypervisor.Instance{ID: id}, hypervisor.Command{Script: []byte(p.Script())})
 		checks, facts := p.Read(string(r.Stdout))
-		if why := Failed(checks); why != "" || len(checks) != 5 {
+		if why := Failed(checks); why != "" || len(checks) != 6 {
 			t.Errorf("%d checks: %s", len(checks), why)
 		}
 		for _, k := range []string{"machine-id", "hostname"} {

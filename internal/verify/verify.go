@@ -34,14 +34,27 @@ type Plan struct {
 	Checks []string      // paths below verify/
 	Nonce  string        // that no check can guess: it marks the results
 	Each   time.Duration // for one check
+	Probe  string        // s3:// address of dayfly-probe
+	Allow  []string      // paths that may hold what looks like a secret
+	Store  string        // s3:// prefix for the inventory and its SBOM; "" = they are not kept
+	Name   string        // of the image, for the SBOM
 }
+
+// Goss tells whether a check is a goss file; others are scripts.
+func Goss(check string) bool {
+	e := path.Ext(check)
+	return e == ".yaml" || e == ".yml"
+}
+
+// Inventory and SBOM are the names of what is kept below Plan.Store.
+const (
+	Inventory = "inventory.json"
+	SBOM      = "sbom.cdx.json"
+)
 
 // Supported refuses checks that cannot be run.
 func Supported(checks []string) error {
 	for _, c := range checks {
-		if e := path.Ext(c); e == ".yaml" || e == ".yml" || e == ".json" {
-			return &fault.Error{Kind: fault.Invalid, Op: "read image.verify", Object: c, Message: "goss files are not run by this version; scripts are", Hint: "write the check as a script, such as verify/base.sh, that ends with another exit code than 0 when it fails"}
-		}
 		if strings.ContainsAny(c, "\n\r") {
 			return &fault.Error{Kind: fault.Invalid, Op: "read image.verify", Object: c, Message: "a check's name has one line"}
 		}
@@ -55,14 +68,14 @@ func Supported(checks []string) error {
 // Script runs the checks. Its exit code says only that they were run.
 func (p Plan) Script() string {
 	return shell.Render(map[string]string{
-		"INPUTS": p.Inputs, "CHECKS": strings.Join(p.Checks, "\n"), "NONCE": p.Nonce, "FACTS_LIMIT": strconv.Itoa(identity.Limit),
+		"INPUTS": p.Inputs, "CHECKS": strings.Join(p.Checks, "\n"), "NONCE": p.Nonce, "PROBE": p.Probe, "ALLOW": strings.Join(p.Allow, "\n"), "STORE": p.Store, "NAME": p.Name, "INVENTORY": Inventory, "SBOM": SBOM, "FACTS_LIMIT": strconv.Itoa(identity.Limit),
 		"EACH": strconv.Itoa(max(1, int(p.Each/time.Second))), "KEEP": strconv.Itoa(keep),
 		"ARMED": handoff.ArmedFile, "STATE": handoff.StateDir, "RUN": handoff.RunDir, "AGENT": handoff.AgentPath,
 	}, identity.Function+body)
 }
 
 // builtIn are the checks that every image gets.
-var builtIn = []string{"agent", "hand-off", "secrets"}
+var builtIn = []string{"agent", "hand-off", "secrets", "inventory"}
 
 // Read takes the results and the instance's identity out of the script's
 // output. A result that is missing is a failed one.

@@ -28,16 +28,20 @@ running() {
 	return 1
 }
 secrets() {
-	bad=0
-	for f in /etc/puppet/ssl/private_keys/* /etc/puppetlabs/puppet/ssl/private_keys/* /var/lib/puppet/ssl/private_keys/* /etc/puppet/csr_attributes.yaml /etc/puppetlabs/puppet/csr_attributes.yaml \
-		/etc/ssl/private/* /root/.ssh/* /home/*/.ssh/* /root/.aws/* /home/*/.aws/* /root/.netrc /home/*/.netrc /root/.docker/config.json; do
-		if [ -f "$f" ]; then echo "$f"; bad=1; fi
-	done
-	found=$(grep -rlsI -e 'PRIVATE KEY----[-]' /etc /root /home /srv 2>/dev/null | grep -v '^/etc/ssh/ssh_host_' | head -n 10)
-	if [ -n "$found" ]; then echo "private keys: $found"; bad=1; fi
-	if [ $bad = 1 ]; then echo "a key, certificate, token or login is in the image"; fi
-	return $bad
+	set --
+	printf '%s\n' "$ALLOW" >"$work/allow"
+	while IFS= read -r a <&4; do
+		if [ -n "$a" ]; then set -- "$@" --allow "$a"; fi
+	done 4<"$work/allow"
+	timeout "$EACH" "$work/probe" secrets --allow "$work/" "$@"
 }
+inventory() {
+	timeout "$EACH" "$work/probe" inventory >"$work/$INVENTORY" || return 1
+	"$work/probe" sbom "$work/$INVENTORY" "$NAME" >"$work/$SBOM" || return 1
+	if [ -z "$STORE" ]; then return 0; fi
+	for f in "$INVENTORY" "$SBOM"; do "$AGENT" put "$work/$f" "$STORE$f" || return 1; done
+}
+goss() { (cd "$work/inputs/verify" && exec timeout "$EACH" "$work/probe" goss "$1"); }
 script() {
 	# In a shell of its own: the function must come back to print the result.
 	(cd "$work/inputs/verify" && exec timeout "$EACH" "./$1")
@@ -45,12 +49,19 @@ script() {
 mkdir "$work/inputs"
 "$AGENT" fetch "$INPUTS" "$work/inputs.tar"
 tar -C "$work/inputs" -xf "$work/inputs.tar"
+"$AGENT" fetch "$PROBE" "$work/probe"
+chmod 700 "$work/probe"
 check agent running
 check hand-off armed
 check secrets secrets
+check inventory inventory
 printf '%s\n' "$CHECKS" >"$work/checks"
 while IFS= read -r c <&3; do
-	if [ -n "$c" ]; then check "$c" script "$c"; fi
+	case "$c" in
+	'') ;;
+	*.yaml | *.yml) check "$c" goss "$c" ;;
+	*) check "$c" script "$c" ;;
+	esac
 done 3<"$work/checks"
 echo "@@$NONCE facts"
 facts

@@ -46,7 +46,7 @@ var (
 const passes = `<testsuite name="simulated" tests="1"><testcase classname="simulated" name="passes"/></testsuite>`
 
 // checks are those that an image's verification has built in.
-var checks = []string{"agent", "hand-off", "secrets"}
+var checks = []string{"agent", "hand-off", "secrets", "inventory"}
 
 // Script answers a command.
 func (a *Actor) Script(ctx context.Context, in hypervisor.Instance, c hypervisor.Command) hypervisor.Result {
