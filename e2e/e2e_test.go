@@ -49,6 +49,7 @@ func TestEverythingReal(t *testing.T) {
 	}
 	t.Run("deploy", w.deploy)
 	t.Run("aws clients", w.clients)
+	t.Run("instances that are touched, kept, asked for, unhealthy", w.heal)
 	t.Run("a deploy script that fails", func(t *testing.T) {
 		w.release(t, "2.0.0", "echo no disk left on /srv >&2; exit 7", true)
 		w.failing(t, "exit code 7", "no disk left on /srv")

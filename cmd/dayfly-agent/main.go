@@ -25,6 +25,8 @@ const usage = `dayfly-agent is what Dayfly installs in an image.
   dayfly-agent suite --files S3 --run COMMAND --results S3 [--timeout 30m]
   dayfly-agent fetch s3://BUCKET/KEY FILE
   dayfly-agent put FILE s3://BUCKET/KEY
+  dayfly-agent manifest                  at sealing: write the list of protected files
+  dayfly-agent changes                   what of them has changed since, as JSON
   dayfly-agent version
 `
 
@@ -58,6 +60,10 @@ func do(args []string) int {
 		err = a.Fetch(ctx, rest[0], rest[1])
 	case verb == "put" && len(rest) == 2:
 		err = a.Put(ctx, rest[0], rest[1])
+	case verb == "manifest" && len(rest) == 0:
+		err = a.Manifest()
+	case verb == "changes" && len(rest) == 0:
+		err = a.Compare(os.Stdout)
 	case verb == "version":
 		var v string
 		if v, err = version(); err == nil {

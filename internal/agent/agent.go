@@ -7,6 +7,7 @@
 package agent
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"net/http"
@@ -15,6 +16,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/dayfly-infra/dayfly/internal/manifest"
 )
 
 // Agent is one agent with everything that it touches.
@@ -29,6 +32,9 @@ type Agent struct {
 	// Again replaces the process by a fresh one once the hand-off is over,
 	// which gives back what the boot needed; nil goes on in this one.
 	Again func() error
+	// Changes says which protected files are not as the image has them; nil
+	// looks at none.
+	Changes func(context.Context) ([]manifest.Change, error)
 
 	began    time.Time
 	web      *http.Client
@@ -39,7 +45,7 @@ type Agent struct {
 
 // New returns an agent for this instance.
 func New() *Agent {
-	return &Agent{Env: os.Getenv, Now: time.Now, Log: os.Stderr}
+	return &Agent{Changes: changes, Env: os.Getenv, Now: time.Now, Log: os.Stderr}
 }
 
 // start fills in what every subcommand needs.

@@ -8,12 +8,17 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"os"
+	"os/exec"
+	"os/signal"
 	"slices"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/dayfly-infra/dayfly/internal/handoff"
+	"github.com/dayfly-infra/dayfly/internal/manifest"
 )
 
 const (
@@ -37,7 +42,19 @@ type watcher struct {
 	crashes int
 	said    handoff.Condition
 	now     handoff.Condition
+
+	next     time.Time       // look at the protected files
+	accepted map[string]bool // what the hand-off changed of them; nil = not known yet
 }
+
+const (
+	// The hand-off may change protected files: what is changed shortly after it
+	// is taken for its doing.
+	acceptAfter = 5 * time.Second
+	filesEvery  = 5 * time.Minute
+	acceptedMax = 10_000
+	acceptedAt  = handoff.StateDir + "/accepted.json"
+)
 
 // watch looks now and then until ctx ends.
 func (a *Agent) watch(ctx context.Context, b *boot, s *service) {
@@ -48,15 +65,22 @@ func (a *Agent) watch(ctx context.Context, b *boot, s *service) {
 	if fi, err := os.Stat(a.path(handoff.StateDir + "/report.json")); err == nil {
 		w.since = fi.ModTime() // an agent that was started again
 	}
+	// Not all instances of a machine at once.
+	w.next = a.Now().Add(acceptAfter + rand.N(2*acceptAfter))
+	now := make(chan os.Signal, 1)
+	signal.Notify(now, syscall.SIGUSR1)
+	defer signal.Stop(now)
 	t := time.NewTicker(watchEvery)
 	defer t.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return
+		case <-now: // somebody wants to know
+			w.next = time.Time{}
 		case <-t.C:
-			w.look(ctx)
 		}
+		w.look(ctx)
 	}
 }
 
@@ -69,6 +93,10 @@ func (w *watcher) look(ctx context.Context) {
 	}
 	if w.now.By == "" {
 		w.now.By = by
+	}
+	if now := w.a.Now(); w.a.Changes != nil && !now.Before(w.next) {
+		w.next = now.Add(filesEvery + rand.N(filesEvery/5))
+		w.files(ctx)
 	}
 	if w.now.Unhealthy == w.said.Unhealthy && slices.Equal(w.now.Touched, w.said.Touched) {
 		return
@@ -96,6 +124,94 @@ func (w *watcher) touch(what string) {
 	if len(w.now.Touched) < touchesMost && !slices.Contains(w.now.Touched, what) {
 		w.now.Touched = append(w.now.Touched, what)
 	}
+}
+
+// files looks at the protected files. What the first look finds is the
+// hand-off's doing; what comes later is not.
+func (w *watcher) files(ctx context.Context) {
+	found, err := w.a.Changes(ctx)
+	if err != nil {
+		w.a.say("the protected files cannot be compared with the image's manifest: %v", err)
+		return
+	}
+	if w.accepted == nil {
+		var list []string
+		if !w.a.load(acceptedAt, &list) {
+			for _, c := range found[:min(len(found), acceptedMax)] {
+				list = append(list, mark(c))
+			}
+			if err := w.a.save(acceptedAt, list); err != nil {
+				w.a.say("%v", err)
+			}
+		}
+		w.accepted = map[string]bool{}
+		for _, m := range list {
+			w.accepted[m] = true
+		}
+	}
+	for _, c := range found {
+		if !w.accepted[mark(c)] {
+			w.touch(c.String())
+		}
+	}
+}
+
+func mark(c manifest.Change) string { return c.Path + " " + c.What + " " + c.Now }
+
+// changes asks a process of its own, whose memory goes with it.
+func changes(ctx context.Context) ([]manifest.Change, error) {
+	self, err := os.Executable()
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
+	defer cancel()
+	raw, err := exec.CommandContext(ctx, self, "changes").Output()
+	if err != nil {
+		if e, ok := errors.AsType[*exec.ExitError](err); ok {
+			err = fmt.Errorf("%w: %.200s", err, e.Stderr)
+		}
+		return nil, err
+	}
+	var out []manifest.Change
+	return out, json.Unmarshal(raw, &out)
+}
+
+// Manifest writes the manifest of the image that this machine becomes.
+func (a *Agent) Manifest() error {
+	f, err := os.OpenFile(a.path(manifest.File), os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o644)
+	if err != nil {
+		return err
+	}
+	root := a.Root
+	if root == "" {
+		root = "/"
+	}
+	return errors.Join(manifest.Build(root, f), f.Close())
+}
+
+// Compare prints what has changed since the manifest, as JSON.
+func (a *Agent) Compare(w io.Writer) error {
+	f, err := os.Open(a.path(manifest.File))
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	root := a.Root
+	if root == "" {
+		root = "/"
+	}
+	out := []manifest.Change{}
+	err = manifest.Compare(root, f, false, func(c manifest.Change) error {
+		if len(out) < acceptedMax {
+			out = append(out, c)
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	return json.NewEncoder(w).Encode(out)
 }
 
 // crashing says how the service keeps ending; "" when it does not.

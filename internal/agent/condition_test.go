@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"context"
 	"encoding/binary"
 	"encoding/json"
 	"os"
@@ -9,6 +10,7 @@ import (
 	"time"
 
 	"github.com/dayfly-infra/dayfly/internal/handoff"
+	"github.com/dayfly-infra/dayfly/internal/manifest"
 )
 
 // utmp makes a record as login(1) writes it.
@@ -85,6 +87,41 @@ func TestCondition(t *testing.T) {
 	w.look(t.Context())
 	if c, _ := said(); c.Unhealthy != "" {
 		t.Fatalf("after a while: %+v", c)
+	}
+}
+
+// What the hand-off changed of the protected files is accepted, also by an agent
+// that was started again; what changes later is not.
+func TestConditionOfFiles(t *testing.T) {
+	f := newFake(t)
+	root := armedRoot(t, "", handoff.Config{})
+	a, _ := testAgent(t, f, root)
+	a.start()
+	now := time.Now()
+	a.Now = func() time.Time { return now }
+	found := []manifest.Change{{Path: "/etc/cron.d/shop", What: "added", Now: "1"}}
+	a.Changes = func(context.Context) ([]manifest.Change, error) { return found, nil }
+	b := &boot{ID: identity{Instance: "i-1", Region: "local-1"}, Launch: handoff.Launch{Bucket: "bucket", Environment: "dev", Generation: "2"}}
+	w := &watcher{a: a, b: b, since: now}
+	w.look(t.Context())
+	if len(w.now.Touched) > 0 {
+		t.Fatalf("the hand-off's own: %v", w.now.Touched)
+	}
+	w = &watcher{a: a, b: b, since: now} // killed, and started again
+	found = append(found, manifest.Change{Path: "/etc/passwd", What: "content", Now: "2"})
+	w.look(t.Context())
+	if len(w.now.Touched) != 1 || w.now.Touched[0] != "/etc/passwd: content changed" {
+		t.Fatalf("a change: %v", w.now.Touched)
+	}
+	found[0].Now = "3" // the same file once more
+	w.look(t.Context())
+	if len(w.now.Touched) != 1 {
+		t.Fatal("it looks all the time")
+	}
+	now = now.Add(2 * filesEvery)
+	w.look(t.Context())
+	if len(w.now.Touched) != 2 || len(f.objects) != 1 {
+		t.Fatalf("a file that the hand-off made, changed later: %v", w.now.Touched)
 	}
 }
 

@@ -30,6 +30,9 @@ type daemon struct {
 	limit time.Duration
 }
 
+// dying is how long a daemon that does not answer may take to be gone.
+const dying = 10 * time.Second
+
 func (d daemon) pidFile() string { return filepath.Join(d.dir, d.name+".pid") }
 func (d daemon) logFile() string { return filepath.Join(d.dir, d.name+".log") }
 
@@ -76,9 +79,15 @@ func (d daemon) hold() (*os.File, error) {
 // start starts the daemon, shows what it prints to its log meanwhile, and
 // returns when it is ready.
 func (d daemon) start(ctx context.Context, a *app) error {
-	if pid := d.pid(); pid != 0 {
+	// One that was killed a moment ago may still be dying: with many mounts and
+	// children that takes a while.
+	for begun := time.Now(); d.pid() != 0; time.Sleep(50 * time.Millisecond) {
 		if err := d.ready(ctx); err == nil {
 			return nil
+		}
+		pid := d.pid()
+		if pid == 0 || ctx.Err() == nil && time.Since(begun) < dying {
+			continue
 		}
 		return &fault.Error{Kind: fault.Unavailable, Op: "start the " + d.name, Message: fmt.Sprintf("process %d is there and does not answer", pid), Hint: "its log is " + d.logFile()}
 	}

@@ -53,11 +53,12 @@ func (d *Driver) EndMember(ctx context.Context, in Intent, group, id string, shr
 	})
 }
 
+const standBy = "autoscaling:EnterStandby"
+
 // StandBy takes an instance out of service and keeps it running; with shrink the
 // group's desired capacity goes down with it.
 func (d *Driver) StandBy(ctx context.Context, in Intent, group, id string, shrink bool) error {
-	const op = "autoscaling:EnterStandby"
-	return d.leave(ctx, in, op, group, id, []any{group, id, shrink}, func(ctx context.Context) error {
+	return d.leave(ctx, in, standBy, group, id, []any{group, id, shrink}, func(ctx context.Context) error {
 		_, err := d.asg.EnterStandby(ctx, &autoscaling.EnterStandbyInput{AutoScalingGroupName: &group, InstanceIds: []string{id}, ShouldDecrementDesiredCapacity: &shrink})
 		return err
 	})
@@ -76,7 +77,7 @@ func (d *Driver) leave(ctx context.Context, in Intent, op, group, id string, inp
 		}
 		for _, m := range g.Members {
 			if m.Instance == id {
-				return m.Lifecycle != "InService", nil
+				return m.Lifecycle != "InService" && (m.Lifecycle != "Standby" || op == standBy), nil
 			}
 		}
 		return true, nil

@@ -38,7 +38,6 @@ type Cloud interface {
 	SetDesired(ctx context.Context, in cloud.Intent, group string, n int) error
 	EndMember(ctx context.Context, in cloud.Intent, group, id string, shrink bool) error
 	StandBy(ctx context.Context, in cloud.Intent, group, id string, shrink bool) error
-	TerminateInstances(ctx context.Context, in cloud.Intent, ids ...string) error
 	ForeignCommands(ctx context.Context, since time.Time) ([]cloud.ForeignCommand, error)
 	ListObjects(ctx context.Context, prefix string) ([]string, error)
 	Object(ctx context.Context, key string, limit int64) ([]byte, error)
@@ -288,7 +287,8 @@ func (l *Loop) act(ctx context.Context, g environment.Generation, group, name st
 		case instance.StandBy:
 			err = l.Cloud.StandBy(ctx, cloud.Intent{ID: fmt.Sprintf("%s/stand-by/%t", own, a.Shrink), Object: own}, group, a.ID, a.Shrink)
 		case instance.Terminate:
-			err = l.Cloud.TerminateInstances(ctx, cloud.Intent{ID: own + "/terminate", Object: own}, a.ID)
+			// By the group: it does not look after those that stand by.
+			err = l.Cloud.EndMember(ctx, cloud.Intent{ID: own + "/terminate", Object: own}, group, a.ID, false)
 		}
 		if err != nil {
 			return err

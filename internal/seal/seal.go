@@ -15,7 +15,7 @@ import (
 
 // Version is part of the inputs digest of every image: a change of what sealing
 // does makes new images.
-const Version = "2"
+const Version = "3"
 
 //go:embed seal.sh
 var body string

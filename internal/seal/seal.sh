@@ -109,5 +109,6 @@ if [ -n "$bad" ]; then
 	echo "seal: no image is made of this: identity is born at boot, and what is secret comes at run time"
 	exit 1
 fi
+"$AGENT" manifest
 sync
 say "nothing is left that makes this machine this one"

@@ -69,7 +69,7 @@ func (d *Driver) leave(ctx context.Context, in cloud.Intent, op, group, id strin
 			return true, nil
 		}
 		i := slices.IndexFunc(g.Members, func(m cloud.Member) bool { return m.Instance == id })
-		if i < 0 || g.Members[i].Lifecycle != "InService" {
+		if i < 0 || g.Members[i].Lifecycle != "InService" && (g.Members[i].Lifecycle != "Standby" || shrink) {
 			return true, nil
 		}
 		if shrink {
