@@ -24,7 +24,7 @@ func (c *Control) SBOM(ctx context.Context, name string) ([]byte, error) {
 
 // ImageDiff implements server.Backend.
 func (c *Control) ImageDiff(ctx context.Context, a, b string) (server.ImageDiff, error) {
-	d := server.ImageDiff{From: a, To: b, Changes: []inventory.Change{}}
+	d := server.ImageDiff{From: a, To: b, Changes: []inventory.Difference{}}
 	var vs [2]inventory.Inventory
 	var reports [2][]byte
 	for k, name := range []string{a, b} {

@@ -38,8 +38,8 @@ type File struct {
 	Link   string `json:"link,omitempty"`
 }
 
-// Change is one thing that differs between two images.
-type Change struct {
+// Difference is one thing that differs between two images.
+type Difference struct {
 	Kind string `json:"kind"` // package, file, resource
 	Name string `json:"name"`
 	What string `json:"what"` // added, removed, changed
@@ -48,33 +48,33 @@ type Change struct {
 }
 
 // Diff says what is different in b, in order.
-func Diff(a, b Inventory) []Change {
+func Diff(a, b Inventory) []Difference {
 	out := diff("package", packages(a), packages(b))
 	return append(out, diff("file", files(a), files(b))...)
 }
 
 // Resources says which of Puppet's resources are different, by two reports.
-func Resources(a, b []byte) []Change {
+func Resources(a, b []byte) []Difference {
 	return diff("resource", resources(a), resources(b))
 }
 
-func diff(kind string, a, b map[string]string) []Change {
-	var out []Change
+func diff(kind string, a, b map[string]string) []Difference {
+	var out []Difference
 	for name, from := range a {
 		to, ok := b[name]
 		switch {
 		case !ok:
-			out = append(out, Change{Kind: kind, Name: name, What: "removed", From: from})
+			out = append(out, Difference{Kind: kind, Name: name, What: "removed", From: from})
 		case from != to:
-			out = append(out, Change{Kind: kind, Name: name, What: "changed", From: from, To: to})
+			out = append(out, Difference{Kind: kind, Name: name, What: "changed", From: from, To: to})
 		}
 	}
 	for name, to := range b {
 		if _, ok := a[name]; !ok {
-			out = append(out, Change{Kind: kind, Name: name, What: "added", To: to})
+			out = append(out, Difference{Kind: kind, Name: name, What: "added", To: to})
 		}
 	}
-	slices.SortFunc(out, func(x, y Change) int { return cmp.Compare(x.Name, y.Name) })
+	slices.SortFunc(out, func(x, y Difference) int { return cmp.Compare(x.Name, y.Name) })
 	return out
 }
 

@@ -14,7 +14,7 @@ func TestDiff(t *testing.T) {
 		Packages: []Package{{Name: "cron", Version: "3.1", Arch: "amd64"}, {Name: "nginx", Version: "1.22", Arch: "amd64"}, {Name: "same", Version: "1", Arch: "all"}},
 		Files:    []File{{Path: "/etc/motd", Mode: "-rw-r--r--", Digest: "cccccccccccccccccccc"}, {Path: "/etc/new", Mode: "-rw-------", Digest: "d"}, {Path: "/etc/localtime", Link: "CET"}},
 	}
-	want := []Change{
+	want := []Difference{
 		{"package", "cron:amd64", "changed", "3.0", "3.1"}, {"package", "jq:amd64", "removed", "1.6", ""}, {"package", "nginx:amd64", "added", "", "1.22"},
 		{"file", "/etc/localtime", "changed", "→ UTC", "→ CET"}, {"file", "/etc/motd", "changed", "-rw-r--r-- aaaaaaaaaaaa", "-rw-r--r-- cccccccccccc"},
 		{"file", "/etc/new", "added", "", "-rw------- d"}, {"file", "/etc/old", "removed", "-rw-r--r-- b", ""},
@@ -50,7 +50,7 @@ func TestResources(t *testing.T) {
 	}
 	less := []byte("\nresource_statuses:\n  Package[cron]: !ruby/x\n  User[shop]: !ruby/x\n")
 	got := Resources([]byte(report), less)
-	want := []Change{{"resource", "Dayfly::Handoff[it's]", "removed", "", ""}, {"resource", "File[/etc/motd]", "removed", "", ""}, {"resource", "User[shop]", "added", "", ""}}
+	want := []Difference{{"resource", "Dayfly::Handoff[it's]", "removed", "", ""}, {"resource", "File[/etc/motd]", "removed", "", ""}, {"resource", "User[shop]", "added", "", ""}}
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("%+v", got)
 	}

@@ -78,7 +78,7 @@ type Quarantine struct {
 type ImageDiff struct {
 	From    string             `json:"from"`
 	To      string             `json:"to"`
-	Changes []inventory.Change `json:"changes"`
+	Changes []inventory.Difference `json:"changes"`
 }
 
 // Deploy asks for an environment with the most recent release.
