@@ -28,7 +28,7 @@ var meanings = map[string]string{
 	"image.puppet.address":           "IP address of the server, for the bake only, where no name server knows its name.",
 	"image.puppet.version":           "Version of the server's environment. Another one makes another image; the server's `config_version` must be the same, where it has one.",
 	"image.puppet.version_url":       "Address that answers with that version, asked when a bake is started.",
-	"image.puppet.ca_fingerprint":    "SHA-256 of the CA's certificate, `AB:CD:…`. Without it the first CA that answers is believed.",
+	"image.puppet.ca_fingerprint":    "SHA-256 of the CA's bundle as the server gives it (`sha256sum ca_crt.pem` on the CA; not the fingerprint of the certificate that `openssl` prints). Without it the first CA that answers is believed.",
 	"image.puppet.maxwaitforcert":    "How long the CA may take to sign.",
 	"image.puppet.environment":       "Puppet's environment; the run is pinned to it.",
 	"image.puppet.role":              "Role of the builder; `pp_role` in its certificate. Default: `image.role`.",

@@ -341,3 +341,20 @@ func FuzzParse(f *testing.F) {
 		}
 	})
 }
+
+// The request was made by Puppet 7.23's own classes, with csr_attributes.yaml
+// as a builder writes it: only the token and the names are made up.
+func TestPuppetsOwnRequest(t *testing.T) {
+	csr, err := os.ReadFile("testdata/puppet-7.23.csr")
+	if err != nil {
+		t.Fatal(err)
+	}
+	j := judge(t, machines{id: machine()})
+	if err := j.Decide(t.Context(), name, csr); err != nil {
+		t.Fatal(err)
+	}
+	r, err := Parse(name, csr)
+	if err != nil || r.Token != token || r.Instance != id || r.Role != "web" || r.Image != "shop-0123456789abcdef" || r.Environment != "production" {
+		t.Errorf("%+v, %v", r, err)
+	}
+}

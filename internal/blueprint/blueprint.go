@@ -43,7 +43,7 @@ type Puppet struct {
 	Address     string        // of the server's host, for the bake only, where no name server knows it
 	Version     string        // of the server's environment; part of the inputs digest, compared with the catalog's
 	VersionURL  string        // where that version can be asked for instead
-	Fingerprint string        // ca_fingerprint: SHA-256 of the CA's certificate
+	Fingerprint string        // ca_fingerprint: SHA-256 of the CA's bundle, hex
 	Sign        time.Duration // maxwaitforcert: how long the CA may take, default 5m
 	Environment string
 	Role        string

@@ -15,7 +15,7 @@ var (
 	hostForm        = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*$`)
 	puppetRoleForm  = regexp.MustCompile(`^[a-z0-9][a-z0-9_:-]{0,31}$`)
 	puppetEnvForm   = regexp.MustCompile(`^[a-z0-9_]{1,32}$`)
-	fingerprintForm = regexp.MustCompile(`^[0-9A-F]{2}(:[0-9A-F]{2}){31}$`)
+	fingerprintForm = regexp.MustCompile(`^[0-9A-F]{64}$`)
 	versionForm     = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._+:@/-]{0,127}$`)
 )
 
@@ -41,7 +41,7 @@ func (r *reader) puppet(o *object, role string) Puppet {
 		Address:     p.string("address", ""),
 		Version:     p.string("version", ""),
 		VersionURL:  p.string("version_url", ""),
-		Fingerprint: strings.ToUpper(p.string("ca_fingerprint", "")),
+		Fingerprint: strings.ReplaceAll(strings.ToUpper(p.string("ca_fingerprint", "")), ":", ""),
 		Sign:        p.duration("maxwaitforcert", 5*time.Minute, 10*time.Second, time.Hour),
 		Environment: p.string("environment", "production"),
 		Role:        p.string("role", role),
@@ -72,7 +72,7 @@ func (r *reader) puppet(o *object, role string) Puppet {
 		r.problem(p.position("address"), "such as: address: 192.0.2.7", "image.puppet.address must be an IP address")
 	}
 	if out.Fingerprint != "" && !fingerprintForm.MatchString(out.Fingerprint) {
-		r.problem(p.position("ca_fingerprint"), "openssl x509 -in ca.pem -noout -fingerprint -sha256", "image.puppet.ca_fingerprint must be the SHA-256 of the CA's certificate, 32 bytes in hex with colons")
+		r.problem(p.position("ca_fingerprint"), "on the CA: sha256sum ca_crt.pem", "image.puppet.ca_fingerprint must be the SHA-256 of the CA's bundle as the server gives it, 64 hex digits")
 	}
 	if !puppetRoleForm.MatchString(out.Role) {
 		r.problem(p.position("role"), "such as: role: web", "image.puppet.role becomes pp_role in the certificate: at most 32 of a-z, 0-9, _, : and -")

@@ -179,7 +179,7 @@ func needCurl(t *testing.T) {
 
 func TestAgentSettles(t *testing.T) {
 	needCurl(t)
-	p := play(t, stage{codes: "2 2 0", catalog: "1.0.0", run: func(r *Run) { r.Server.Version, r.Server.Fingerprint = "1.0.0", "AB:CD" }})
+	p := play(t, stage{codes: "2 2 0", catalog: "1.0.0", run: func(r *Run) { r.Server.Version, r.Server.Fingerprint = "1.0.0", "ABCD" }})
 	if p.code != 0 {
 		t.Fatalf("exit code %d\n%s", p.code, p.out)
 	}
@@ -198,7 +198,7 @@ func TestAgentSettles(t *testing.T) {
 	if _, err := os.Stat(filepath.Join(p.dir, "bake/puppet/conf/csr_attributes.yaml")); !os.IsNotExist(err) {
 		t.Error("csr_attributes.yaml is there after the runs")
 	}
-	for _, want := range []string{"certname = bake-0123456789abcdef-1-89abcdef", "ca_fingerprint = AB:CD"} {
+	for _, want := range []string{"certname = bake-0123456789abcdef-1-89abcdef", "ca_fingerprint = ABCD"} {
 		if !strings.Contains(p.read(t, "puppet.conf"), want) {
 			t.Errorf("puppet.conf lacks %q", want)
 		}
@@ -235,6 +235,7 @@ func TestAgentFails(t *testing.T) {
 		{"exit code 6", stage{codes: "2 6", says: "Error: /Stage[main]/Shop/Service[cron]/ensure: it does not start\n"}, "/Stage[main]/Shop/Service[cron]"},
 		{"never settles", stage{codes: "2", says: "Notice: /Stage[main]/Role::Web/Exec[date]/returns: executed successfully\n"}, "run 3 still changed something, and 3 is the most"},
 		{"signs too late", stage{codes: "1", says: "Error: Couldn't fetch certificate from CA server; you might still need to sign this agent's certificate (bake-1). Exiting now because the maxwaitforcert timeout has been exceeded.\n"}, "dayfly-autosign admin check says whether Puppet can execute it at all"},
+		{"a CA of another fingerprint", stage{codes: "1", says: "Error: CA bundle with digest (SHA256) AB did not match expected digest CD\n"}, "image.puppet.ca_fingerprint names another CA"},
 		{"another CA", stage{codes: "1", says: "Error: certificate verify failed [self signed certificate in certificate chain for CN=evil]\n"}, "the server shows a certificate of another CA"},
 		{"a certificate of tomorrow", stage{codes: "1", says: "Error: The certificate 'CN=puppet' is not yet valid, verify time is synchronized\n"}, "the clocks of server and builder differ"},
 		{"a server that is down", stage{server: func() string { return "https://127.0.0.1:1" }}, "it refuses connections"},

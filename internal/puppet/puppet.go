@@ -57,7 +57,7 @@ type Run struct {
 type Server struct {
 	Host, Port  string
 	Address     string        // of Host, for the bake only; "" = the name is known
-	Fingerprint string        // of the CA's certificate, SHA-256; "" = the first one seen is believed
+	Fingerprint string        // SHA-256 of the CA's bundle as it is served, hex without colons: Puppet's ca_fingerprint; "" = the first one seen is believed
 	Version     string        // that the server's environment must have; "" = any
 	Sign        time.Duration // how long the CA may take
 
