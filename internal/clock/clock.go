@@ -1,5 +1,5 @@
-// Package clock is the time that decisions see: the real one, or one that a
-// test or the simulator moves.
+// Package clock is the time that decisions see: the real one, one that
+// does not follow a jump at once, or one that a test or the simulator moves.
 package clock
 
 import "time"
