@@ -3,6 +3,7 @@ package bake
 import (
 	"context"
 	"crypto/sha256"
+	"errors"
 	"fmt"
 	"path"
 	"strings"
@@ -17,13 +18,40 @@ import (
 // canaries is how many fresh instances prove an image: two can be compared.
 const canaries = 2
 
+// canaryTypes are the types that canaries may have, in the order of preference.
+var canaryTypes = []string{"t3.small", "t3.medium", "m5.large"}
+
+// cooldown is how long a type that had no capacity is left alone.
+const cooldown = time.Minute
+
+// offering is the step and the type of the next launch of canaries: what was
+// refused is another call the next time.
+func (b Bake) offering() (step, typ string) {
+	step = "canaries"
+	if b.Refused > 0 {
+		step = fmt.Sprintf("canaries/%d", b.Refused)
+	}
+	return step, canaryTypes[b.Refused%len(canaryTypes)]
+}
+
 // launch boots the canaries in one call, all or none. RunInstances takes one
 // subnet, so they are in the builder's zone.
 func (l *Loop) launch(ctx context.Context, b Bake) (finding, error) {
 	if len(b.Canaries) == 0 {
-		ids, err := l.Cloud.RunInstances(ctx, b.intent("canaries"), cloud.InstanceInput{
-			Image: b.AMI, Type: "t3.small", Subnet: b.Subnet, Groups: []string{b.Group}, Profile: b.Profile, Count: canaries, Tags: l.tags(b),
+		step, typ := b.offering()
+		ids, err := l.Cloud.RunInstances(ctx, b.intent(step), cloud.InstanceInput{
+			Image: b.AMI, Type: typ, Subnet: b.Subnet, Groups: []string{b.Group}, Profile: b.Profile, Count: canaries, Tags: l.tags(b),
 		})
+		if errors.Is(err, cloud.ErrCapacity) {
+			// Refused for good, so nothing came of it: the next type, and after
+			// the last one the first again, when it has had time to cool down.
+			f := finding{wait: soon, learn: func(b *Bake) { b.Refused++ }}
+			if (b.Refused+1)%len(canaryTypes) == 0 {
+				f.wait = cooldown
+			}
+			l.Log.Warn("no capacity for the canaries", "bake", b.Name, "type", typ, "error", err)
+			return f, nil
+		}
 		if err != nil {
 			return finding{}, err
 		}

@@ -79,6 +79,7 @@ type Bake struct {
 	Identity map[string]string `json:"identity,omitempty"` // builder's, before it was sealed
 	AMI      string            `json:"ami,omitempty"`
 	Canaries []image.Canary    `json:"canaries,omitempty"` // fresh instances from it
+	Refused  int               `json:"refused,omitempty"`  // launches of canaries that there was no capacity for
 	Checks   []image.Check     `json:"checks,omitempty"`
 	Image    string            `json:"image,omitempty"` // image record, when done well
 

@@ -23,6 +23,7 @@ type regionCmd struct {
 	Env       regionEnvCmd       `cmd:"" help:"Print the variables that point any AWS client at it: eval \"$(dayfly region env)\"."`
 	Leftovers regionLeftoversCmd `cmd:"" help:"List every kernel object, process and mount on this machine that is the region's."`
 	Host      regionHostCmd      `cmd:"" help:"Make a host on the region's internet, outside every VPC, to try things out."`
+	Capacity  regionCapacityCmd  `cmd:"" help:"Take the room out of a zone, or give it back: launches there fail as AWS's do."`
 	Run       regionRunCmd       `cmd:"" hidden:"" help:"Be the region (service managers start this)."`
 }
 
@@ -214,4 +215,15 @@ type regionHostRmCmd struct {
 
 func (c *regionHostRmCmd) Run(ctx context.Context, a *app) error {
 	return a.noRegion(a.admin().Delete(ctx, "/hosts?name="+url.QueryEscape(c.Name), nil))
+}
+
+type regionCapacityCmd struct {
+	Zone string `arg:"" help:"Such as local-1a."`
+	Type string `help:"Only for this instance type." placeholder:"TYPE"`
+	Room bool   `help:"Whether there is room: --no-room, and --room again." negatable:"" required:""`
+}
+
+func (c *regionCapacityCmd) Run(ctx context.Context, a *app) error {
+	q := url.Values{"zone": {c.Zone}, "type": {c.Type}, "room": {fmt.Sprint(c.Room)}}
+	return a.noRegion(a.admin().Post(ctx, "/capacity", q, nil, nil))
 }

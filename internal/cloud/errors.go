@@ -57,6 +57,17 @@ type cause struct {
 func (c *cause) Error() string   { return c.text }
 func (c *cause) Unwrap() []error { return c.errs }
 
+// NoCapacity tells whether a sentence of AWS, such as a scaling activity's, is
+// about capacity that is not there.
+func NoCapacity(message string) bool {
+	for _, s := range append([]string{"sufficient capacity", "do not have sufficient", "vCPU capacity than your current", "more instances than your current", "enough free addresses", "insufficient free addresses"}, capacityCodes...) {
+		if s != "Unsupported" && strings.Contains(message, s) {
+			return true
+		}
+	}
+	return false
+}
+
 // translate makes the fault that people see of an SDK error.
 func translate(op, object string, err error) error {
 	if err == nil {
@@ -183,7 +194,7 @@ func definite(err error, requests int) bool {
 	if requests != 1 {
 		return requests == 0
 	}
-	if throttled(err) { // EC2 says so with the status 503
+	if throttled(err) || errors.Is(err, ErrCapacity) { // EC2 says so with the status 503 or 500
 		return true
 	}
 	if _, ok := errors.AsType[smithy.APIError](err); !ok {

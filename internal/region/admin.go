@@ -9,6 +9,8 @@ import (
 	"net/http"
 	"net/netip"
 	"os"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/dayfly-infra/dayfly/internal/fault"
@@ -73,6 +75,14 @@ func (d *daemon) admin(path string) (*http.Server, error) {
 	})
 	handle("DELETE /hosts", func(r *http.Request) (any, error) {
 		return struct{}{}, d.net.RemoveHost(r.Context(), r.URL.Query().Get("name"))
+	})
+	handle("POST /capacity", func(r *http.Request) (any, error) {
+		q := r.URL.Query()
+		if !slices.Contains(d.zones(), q.Get("zone")) {
+			return nil, &fault.Error{Kind: fault.Invalid, Op: "set the capacity", Object: q.Get("zone"), Message: "there is no such zone", Hint: "there are " + strings.Join(d.zones(), ", ")}
+		}
+		d.ec2.SetCapacity(q.Get("zone"), q.Get("type"), q.Get("room") != "false")
+		return struct{}{}, nil
 	})
 	s := webServer(m)
 	go func() {

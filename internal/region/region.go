@@ -210,9 +210,13 @@ func (c *Config) balancer(n *kernel.Network) haproxy.Config {
 	return haproxy.Config{RunDir: filepath.Join(c.RunDir, "lb"), NetNS: n.NetNS, Log: c.Log}
 }
 
+func (d *daemon) zones() []string {
+	return []string{d.cfg.Region + "a", d.cfg.Region + "b", d.cfg.Region + "c"}
+}
+
 func (d *daemon) services() (err error) {
 	cfg, id := d.cfg, d.id
-	zones := []string{cfg.Region + "a", cfg.Region + "b", cfg.Region + "c"}
+	zones := d.zones()
 	if d.iam, err = iam.New(iam.Config{Account: id.Account, Region: cfg.Region, AccessKeyID: id.AccessKeyID, SecretAccessKey: id.SecretAccessKey}, d.db, d.clk); err != nil {
 		return err
 	}

@@ -171,6 +171,7 @@ func (l *Generations) discover(ctx context.Context, name string, st cloud.Stack)
 type seen struct {
 	healthy, launched, lost int
 	waiting                 string // an instance that is not there yet, and why
+	capacity                bool   // because the cloud has no room for it
 }
 
 func (l *Generations) observe(ctx context.Context, name string, g environment.Generation) (time.Duration, error) {
@@ -210,6 +211,12 @@ func (l *Generations) observe(ctx context.Context, name string, g environment.Ge
 		return l.poll(g.Created), l.launching(ctx, name, func(g *environment.Generation) {
 			g.Healthy, g.Launched, g.Lost = s.healthy, s.launched, s.lost
 			l.block(g, "instances-not-healthy", "group/"+g.Groups[0], fmt.Sprintf("%d of %d instances are healthy%s", s.healthy, g.Size, s.waiting))
+			if s.capacity {
+				// The group goes on trying, in other zones first; at the deadline
+				// what it got is given back.
+				l.block(g, "no-capacity", "group/"+g.Groups[0], fmt.Sprintf("%d of %d instances are healthy%s", s.healthy, g.Size, s.waiting))
+				g.Blocker.Action = "name more zones or other instance types, or deploy a smaller size; if it has not come by then, what was launched is given back"
+			}
 			g.Blocker.Until = g.Deadline
 		})
 	}
@@ -305,13 +312,14 @@ func (l *Generations) look(ctx context.Context, g environment.Generation) (seen,
 				}
 			}
 		}
-		if len(is) == 0 && len(gr.Members) == 0 {
+		if len(gr.Members) < gr.Desired {
 			as, err := l.Cloud.Activities(ctx, name)
 			if err != nil {
 				return s, err
 			}
-			if len(as) > 0 && as[0].Message != "" {
+			if len(as) > 0 && as[0].Message != "" && (as[0].Status == "Failed" || len(is) == 0) {
 				s.waiting = "; " + as[0].Message
+				s.capacity = cloud.NoCapacity(as[0].Message)
 			}
 		}
 	}

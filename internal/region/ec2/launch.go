@@ -2,6 +2,8 @@ package ec2
 
 import (
 	"context"
+	"fmt"
+	"net/http"
 	"net/netip"
 	"strings"
 
@@ -164,6 +166,10 @@ func (s *Service) reserve(tx *state.Tx, x *spec) ([]string, error) {
 // room is how many instances there is room for, between min and max.
 func (s *Service) room(tx *state.Tx, x *spec, sn subnet) (int, error) {
 	n := x.max
+	if s.full.has(sn.Zone, x.kind.Name) {
+		return 0, &wire.Error{Code: "InsufficientInstanceCapacity", Status: http.StatusInternalServerError, Message: fmt.Sprintf(
+			"We currently do not have sufficient %s capacity in the Availability Zone you requested (%s). Our system will be working on provisioning additional capacity.", x.kind.Name, sn.Zone)}
+	}
 	if q := s.cfg.Quota.Instances; q > 0 {
 		n = min(n, q-s.ix.live)
 		if n < x.min {

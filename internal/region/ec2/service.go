@@ -82,6 +82,7 @@ type Service struct {
 	deaths suspects
 	ready  readiness
 	litter chan struct{} // wakes the collection of disks
+	full   offerings
 }
 
 // tables are the kinds of objects that the service keeps.
