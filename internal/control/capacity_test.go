@@ -12,8 +12,8 @@ import (
 
 // Where one type has no capacity the canaries have the next.
 func TestCanariesWalkTypes(t *testing.T) {
-	
-inWorld(t, func(t *testing.T, w *world) {
+
+	inWorld(t, func(t *testing.T, w *world) {
 		refused := 0
 		w.cloud.Fail = func(op, object string) error {
 			if op == "ec2:RunInstances" && strings.HasPrefix(object, bake.Kind) && refused < 4 { // the first of the second round, too
