@@ -210,13 +210,14 @@ func (l *Generations) observe(ctx context.Context, name string, g environment.Ge
 	if why == "" {
 		return l.poll(g.Created), l.launching(ctx, name, func(g *environment.Generation) {
 			g.Healthy, g.Launched, g.Lost = s.healthy, s.launched, s.lost
-			l.block(g, "instances-not-healthy", "group/"+g.Groups[0], fmt.Sprintf("%d of %d instances are healthy%s", s.healthy, g.Size, s.waiting))
+			rule, action := "instances-not-healthy", ""
 			if s.capacity {
 				// The group goes on trying, in other zones first; at the deadline
 				// what it got is given back.
-				l.block(g, "no-capacity", "group/"+g.Groups[0], fmt.Sprintf("%d of %d instances are healthy%s", s.healthy, g.Size, s.waiting))
-				g.Blocker.Action = "name more zones or other instance types, or deploy a smaller size; if it has not come by then, what was launched is given back"
+				rule, action = "no-capacity", "name more zones or other instance types, or deploy a smaller size; if it has not come by then, what was launched is given back"
 			}
+			l.block(g, rule, "group/"+g.Groups[0], fmt.Sprintf("%d of %d instances are healthy%s", s.healthy, g.Size, s.waiting))
+			g.Blocker.Action = action
 			g.Blocker.Until = g.Deadline
 		})
 	}
