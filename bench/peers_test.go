@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 )
 
 // The peers launch what they are given, and nothing of them is left.
@@ -29,7 +30,7 @@ func TestPeersReal(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, hadConfig := os.Stat("/etc/docker")
-	s := &session{dir: filepath.Join(dir, "run"), lock: lock}
+	s := &session{dir: filepath.Join(dir, "run"), lock: lock, began: time.Now()}
 	if err := os.Mkdir(s.dir, 0o700); err != nil {
 		t.Fatal(err)
 	}
