@@ -93,7 +93,7 @@ func (w *world) bakeChange(ctx context.Context, k int) (dir string, seconds, mib
 		var out []string
 		for line := range strings.Lines(text) {
 			if strings.HasPrefix(line, "shop::motd:") {
-				line = fmt.Sprintf("shop::motd: \"benchmark of %d\"\n", time.Now().UnixNano())
+				line = fmt.Sprintf("shop::motd: \"This machine lives for a day, for the benchmark of %d.\"\n", time.Now().UnixNano())
 			}
 			out = append(out, line)
 		}
