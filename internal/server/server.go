@@ -76,8 +76,8 @@ type Quarantine struct {
 
 // ImageDiff is what differs between two images.
 type ImageDiff struct {
-	From    string             `json:"from"`
-	To      string             `json:"to"`
+	From    string                 `json:"from"`
+	To      string                 `json:"to"`
 	Changes []inventory.Difference `json:"changes"`
 }
 
