@@ -97,6 +97,7 @@ var Rules = []Rule{
 	{Name: "the agent knows the hand-off and the manifest alone", Of: []string{"internal/agent", "internal/handoff", "internal/manifest", "cmd/dayfly-agent"}, Deny: []string{ours, "github.com/aws/..."}, Except: []string{"internal/agent", "internal/handoff", "internal/manifest"}, Deep: true},
 	{Name: "the guest stays small", Of: []string{"internal/region/guest", "internal/region/hypervisor/launch/inside", "cmd/dayfly-guest"}, Deny: []string{ours, "net", "net/http", "os/exec", "github.com/..."}, Except: []string{"internal/region/guest", "internal/region/hypervisor/launch/inside"}, Deep: true},
 	{Name: "what becomes PID 1 knows its plan alone", Of: []string{"internal/region/hypervisor/launch/inside"}, Deny: []string{ours}, Except: []string{"internal/region/hypervisor/launch/inside"}, Deep: true},
+	{Name: "a peer does not know what it is compared with", Of: []string{"bench/bareclone"}, Deny: []string{ours}, Deep: true},
 	{Name: "tests' support stays in tests", Of: []string{"..."}, But: support, Deny: append([]string{"testing", "internal/archtest"}, support...)},
 }
 
