@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 )
 
@@ -49,8 +50,8 @@ func TestEveryFifteenthPoint(t *testing.T) {
 // The proxy forwards what it does not kill at, and nothing of what it kills
 // before.
 func TestProxyKillsOnTheRightSide(t *testing.T) {
-	heard := 0
-	region := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { heard++ }))
+	var heard, killed atomic.Int32 // by the servers' own goroutines
+	region := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { heard.Add(1) }))
 	defer region.Close()
 	p, err := newProxy(strings.TrimPrefix(region.URL, "http://"))
 	if err != nil {
@@ -66,20 +67,20 @@ func TestProxyKillsOnTheRightSide(t *testing.T) {
 	}
 	for _, c := range []struct {
 		at    side
-		heard int
+		heard int32
 	}{{before, 2}, {after, 3}} {
-		heard = 0
-		killed := 0
-		p.arm(2, c.at, func() { killed++ })
-		if call("CreateVpc") != nil || call("DescribeVpcs") != nil || killed != 0 {
+		heard.Store(0)
+		killed.Store(0)
+		p.arm(2, c.at, func() { killed.Add(1) })
+		if call("CreateVpc") != nil || call("DescribeVpcs") != nil || killed.Load() != 0 {
 			t.Errorf("%s: killed too soon", c.at)
 		}
-		if call("DeleteVpc") == nil || killed != 1 {
-			t.Errorf("%s: killed %d times", c.at, killed)
+		if call("DeleteVpc") == nil || killed.Load() != 1 {
+			t.Errorf("%s: killed %d times", c.at, killed.Load())
 		}
 		calls, hit := p.disarm()
-		if heard != c.heard || hit != "DeleteVpc" || len(calls) != 2 {
-			t.Errorf("%s: heard %d, died at %q of %v", c.at, heard, hit, calls)
+		if heard.Load() != c.heard || hit != "DeleteVpc" || len(calls) != 2 {
+			t.Errorf("%s: heard %d, died at %q of %v", c.at, heard.Load(), hit, calls)
 		}
 	}
 }

@@ -404,7 +404,7 @@ func TestQuarantineByHand(t *testing.T) {
 		}
 		b := w.bake()
 		im := get[image.Image](w, image.Kind, b.Image)
-		if im.By != "ann" || im.Base != "ami-base" || len(im.Canaries) != 2 || im.Canaries[0].Identity["machine-id"] == im.Canaries[1].Identity["machine-id"] || len(im.Checks) != 9 {
+		if im.By != "ann" || im.Base != "ami-base" || len(im.Canaries) != 2 || im.Canaries[0].Identity["machine-id"] == im.Canaries[1].Identity["machine-id"] || len(im.Checks) != 11 {
 			t.Errorf("the image does not say how it was made: %+v", im)
 		}
 		if _, err := w.api.Quarantine(t.Context(), "nothing", server.Quarantine{Quarantined: true, Why: "x"}); fault.KindOf(err) != fault.NotFound {
