@@ -253,7 +253,7 @@ func (w *world) refused(t *testing.T) {
 	w.run(t, "/", "cp", w.dayfly, bin)
 	w.run(t, "/", "sh", "-c", "chmod 755 "+bin+"; chmod 711 "+filepath.Dir(bin)+" "+filepath.Dir(filepath.Dir(bin)))
 	try([]string{"setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups", bin, "region", "start"}, "this is not root", "sudo")
-	try([]string{"env", "PATH=/nowhere", w.dayfly, "region", "start"}, "runc is not installed", "apt-get install runc")
+	try([]string{"env", "PATH=/nowhere", w.dayfly, "region", "start"}, "haproxy is not installed", "apt-get install haproxy")
 	try([]string{w.dayfly, "region", "start", "--listen", w.listen}, "cannot be used", "--listen")
 	if _, err := os.Stat(filepath.Join(w.dir, "other/region.db")); err == nil {
 		t.Error("a region that was refused left a database")

@@ -70,7 +70,7 @@ func TestFiguresServers(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer os.RemoveAll(dir)
-	build := exec.Command("go", "build", "-buildvcs=false", "-o", dir+"/bin/", "../../cmd/dayfly", "../../cmd/dayfly-agent")
+	build := exec.Command("go", "build", "-buildvcs=false", "-o", dir+"/bin/", "../../cmd/dayfly", "../../cmd/dayfly-agent", "../../cmd/dayfly-probe")
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)

@@ -44,7 +44,7 @@ func setup(t *testing.T, names ...string) *world {
 	}
 	w := &world{dir: dir, database: pg.Database(t), names: names, pids: map[string]int{}}
 	w.dayfly = filepath.Join(dir, "bin/dayfly")
-	build := exec.Command("go", "build", "-buildvcs=false", "-o", dir+"/bin/", "../../cmd/dayfly", "../../cmd/dayfly-agent")
+	build := exec.Command("go", "build", "-buildvcs=false", "-o", dir+"/bin/", "../../cmd/dayfly", "../../cmd/dayfly-agent", "../../cmd/dayfly-probe")
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)
