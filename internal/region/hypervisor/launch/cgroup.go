@@ -54,7 +54,15 @@ func makeGroup(g Hierarchy, dir string) error {
 		return nil
 	}
 	for _, name := range []string{"cpuset.cpus", "cpuset.mems"} {
-		up, err := read(path.Join(filepath.Dir(dir), name))
+		above := filepath.Dir(dir)
+		up, err := read(path.Join(above, name))
+		if err == nil && strings.TrimSpace(up) == "" && len(above) > len(g.Mount) {
+			// Another launch has made the directory above a moment ago and has
+			// not filled it yet; to fill it twice does no harm.
+			if err = makeGroup(g, above); err == nil {
+				up, err = read(path.Join(above, name))
+			}
+		}
 		if err != nil {
 			return err
 		}
