@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/dayfly-infra/dayfly/internal/cloud"
 	"github.com/dayfly-infra/dayfly/internal/cloud/cloudtest"
 	"github.com/dayfly-infra/dayfly/internal/environment"
 	"github.com/dayfly-infra/dayfly/internal/fault"
@@ -136,7 +137,7 @@ func TestReplaceUnhealthyAndDead(t *testing.T) {
 		sick, dead := w.instances(1)[0], w.instances(1)[1]
 		w.cloud.Sicken(sick.ID, true)
 		w.wait("the sick one is gone", func() bool { return w.instance(sick.Name()).State == instance.Gone })
-		w.cloud.Kill(dead.ID)
+		w.cloud.EndInstance(dead.ID)
 		w.wait("the dead one is noted", func() bool { return w.instance(dead.Name()).State == instance.Gone })
 		w.wait("the fleet is whole", func() bool { return w.whole(1, 3) })
 		if a, b := w.instance(sick.Name()), w.instance(dead.Name()); a.Cause != instance.Unhealthy || b.Cause != instance.Died {
@@ -232,7 +233,44 @@ func TestMaximumAge(t *testing.T) {
 		if aged < 3*5 {
 			t.Errorf("only %d were replaced", aged)
 		}
-		// Those that are gone are forgotten after a day.
+	})
+}
+
+// Those that are gone are forgotten after a day, with the intents that ended
+// them, while their generation lives on.
+func TestForgetInstances(t *testing.T) {
+	if testing.Short() {
+		t.Skip("a day of looks")
+	}
+	inWorld(t, func(t *testing.T, w *world) {
+		w.files = w.pack(strings.Replace(description, "dev: { size: 3, lease: 24h }", "dev: { size: 1, lease: 48h }", 1))
+		defer w.start(w.store)()
+		w.mustDeploy()
+		w.serves(1)
+		w.wait("it is noted", func() bool { return w.whole(1, 1) })
+		old := w.instances(1)[0]
+		if _, err := w.api.ReplaceInstance(t.Context(), server.ReplaceInstance{Name: old.ID}); err != nil {
+			t.Fatal(err)
+		}
+		w.wait("it is gone", func() bool { return w.instance(old.Name()).State == instance.Gone })
+		intents := func() int {
+			all, err := w.store.List(t.Context(), cloud.IntentKind, instance.Kind+"/"+old.Name())
+			if err != nil {
+				t.Fatal(err)
+			}
+			return len(all)
+		}
+		time.Sleep(23 * time.Hour)
+		if w.instance(old.Name()).ID == "" || intents() == 0 {
+			t.Error("it is forgotten too soon")
+		}
+		time.Sleep(90 * time.Minute)
+		if got := w.instances(1); len(got) != 1 || got[0].ID == old.ID || intents() != 0 {
+			t.Errorf("after a day: %d intents, %+v", intents(), got)
+		}
+		if w.env().Phase != environment.Serving {
+			t.Errorf("its environment is %s", w.env().Phase)
+		}
 	})
 }
 

@@ -53,7 +53,8 @@ type Loop struct {
 
 	mu      sync.Mutex
 	foreign map[string]instance.Touch // instances that were sent a command that is not ours
-	asked   time.Time                 // when that was read
+	asked   time.Time                 // up to when that was read
+	next    time.Time                 // when to read it again
 }
 
 const (
@@ -110,6 +111,9 @@ func (l *Loop) Reconcile(ctx context.Context, name string) (time.Duration, error
 	}
 	e, _, err := store.Get[environment.Environment](ctx, l.Store, environment.Kind, g.Environment)
 	if err != nil && !errors.Is(err, store.ErrNotFound) {
+		return 0, err
+	}
+	if _, err := l.forget(ctx, &k); err != nil {
 		return 0, err
 	}
 	again := calm
@@ -177,6 +181,7 @@ func (l *Loop) fleet(ctx context.Context, e environment.Environment, g environme
 	if errors.Is(err, store.ErrNotFound) {
 		f, err = instance.Fleet{Name: name, Environment: g.Environment, Generation: g.Number, Group: group}, nil
 	}
+	before := store.Put(instance.FleetKind, name, version, f)
 	if err != nil {
 		return false, err
 	}
@@ -208,27 +213,17 @@ func (l *Loop) fleet(ctx context.Context, e environment.Environment, g environme
 		}
 	}
 	// What was decided is durable before it is done.
-	fleet := store.Put(instance.FleetKind, name, version, f)
-	if version != 0 {
-		if old, err := l.Store.Get(ctx, instance.FleetKind, name); err == nil && string(old.Body) == string(fleet.Body) {
-			fleet = store.Write{}
-		}
-	}
 	var ws []store.Write
-	if fleet.Kind != "" {
-		ws = append(ws, fleet)
+	if after := store.Put(instance.FleetKind, name, version, f); version == 0 || string(after.Body) != string(before.Body) {
+		ws = append(ws, after)
 	}
 	if err := l.write(ctx, k, ws...); err != nil {
 		return false, err
 	}
-	if err := l.act(ctx, g, group, name, d); err != nil {
+	if err := l.act(ctx, g, f, d); err != nil {
 		return false, err
 	}
-	moving = f.Replacing > 0 || f.Serving < f.Size
-	for _, a := range d.Actions {
-		moving = moving || a.Verb != ""
-	}
-	return moving, nil
+	return f.Replacing > 0 || f.Serving < f.Size || len(d.Actions) > 0, nil
 }
 
 func (l *Loop) policy(ctx context.Context, e environment.Environment, g environment.Generation, f instance.Fleet) instance.Policy {
@@ -262,33 +257,24 @@ func (l *Loop) block(f *instance.Fleet, d instance.Decision) {
 
 // act carries a plan out. Each call's intent is named by what it is about; the
 // capacity may be wished for again, so those are counted.
-func (l *Loop) act(ctx context.Context, g environment.Generation, group, name string, d instance.Decision) error {
+func (l *Loop) act(ctx context.Context, g environment.Generation, f instance.Fleet, d instance.Decision) error {
 	object := environment.GenerationKind + "/" + environment.GenerationName(g.Environment, g.Number)
 	for _, a := range d.Actions {
 		own := instance.Kind + "/" + instance.Name(g.Environment, g.Number, a.ID)
 		var err error
 		switch a.Verb {
 		case instance.Desire:
-			var moves int
-			err = reconcile.Update(ctx, l.Store, instance.FleetKind, name, func(f *instance.Fleet) error { moves = f.Moves; return nil })
+			err = l.Cloud.SetDesired(ctx, cloud.Intent{ID: fmt.Sprintf("%s/desired/%d-%d", object, f.Moves, a.N), Object: object}, f.Group, a.N)
 			if err == nil {
-				err = l.Cloud.SetDesired(ctx, cloud.Intent{ID: fmt.Sprintf("%s/desired/%d-%d", object, moves, a.N), Object: object}, group, a.N)
-			}
-			if err == nil {
-				err = reconcile.Update(ctx, l.Store, instance.FleetKind, name, func(f *instance.Fleet) error {
-					if f.Moves == moves {
-						f.Moves++
-					}
-					return nil
-				})
+				err = reconcile.Update(ctx, l.Store, instance.FleetKind, f.Name, func(v *instance.Fleet) error { v.Moves = f.Moves + 1; return nil })
 			}
 		case instance.End:
-			err = l.Cloud.EndMember(ctx, cloud.Intent{ID: fmt.Sprintf("%s/end/%t", own, a.Shrink), Object: own}, group, a.ID, a.Shrink)
+			err = l.Cloud.EndMember(ctx, cloud.Intent{ID: fmt.Sprintf("%s/end/%t", own, a.Shrink), Object: own}, f.Group, a.ID, a.Shrink)
 		case instance.StandBy:
-			err = l.Cloud.StandBy(ctx, cloud.Intent{ID: fmt.Sprintf("%s/stand-by/%t", own, a.Shrink), Object: own}, group, a.ID, a.Shrink)
+			err = l.Cloud.StandBy(ctx, cloud.Intent{ID: fmt.Sprintf("%s/stand-by/%t", own, a.Shrink), Object: own}, f.Group, a.ID, a.Shrink)
 		case instance.Terminate:
 			// By the group: it does not look after those that stand by.
-			err = l.Cloud.EndMember(ctx, cloud.Intent{ID: own + "/terminate", Object: own}, group, a.ID, false)
+			err = l.Cloud.EndMember(ctx, cloud.Intent{ID: own + "/terminate", Object: own}, f.Group, a.ID, false)
 		}
 		if err != nil {
 			return err
@@ -299,12 +285,14 @@ func (l *Loop) act(ctx context.Context, g environment.Generation, group, name st
 
 // over ends the records of a generation that ends, and forgets them later.
 func (l *Loop) over(ctx context.Context, g environment.Generation, k known) (time.Duration, error) {
-	now := l.Clock.Now()
 	var ws []store.Write
-	again := reconcile.Done
-	left := k.list[:0:0]
-	for _, i := range k.list {
-		if g.Phase == environment.Gone && i.State != instance.Gone {
+	if g.Phase == environment.Gone {
+		now := l.Clock.Now()
+		for n := range k.list {
+			i := &k.list[n]
+			if i.State == instance.Gone {
+				continue
+			}
 			i.State, i.Ended, i.Cause = instance.Gone, now, instance.Ended
 			i.Why = "its generation ended"
 			if g.Error != "" {
@@ -312,18 +300,6 @@ func (l *Loop) over(ctx context.Context, g environment.Generation, k known) (tim
 			}
 			i.Step(now, "ended with its generation")
 		}
-		if i.State == instance.Gone {
-			if at := i.Ended.Add(remember); now.Before(at) {
-				again = sooner(again, at.Sub(now))
-			} else {
-				ws = append(ws, store.Delete(instance.Kind, i.Name(), k.versions[i.ID]))
-				continue
-			}
-		}
-		left = append(left, i)
-	}
-	k.list = left
-	if g.Phase == environment.Gone {
 		fs, err := l.Store.List(ctx, instance.FleetKind, environment.GenerationName(g.Environment, g.Number)+"/")
 		if err != nil {
 			return 0, err
@@ -332,14 +308,37 @@ func (l *Loop) over(ctx context.Context, g environment.Generation, k known) (tim
 			ws = append(ws, store.Delete(f.Kind, f.Name, f.Version))
 		}
 	}
+	if err := l.write(ctx, &k, ws...); err != nil {
+		return 0, err
+	}
+	return l.forget(ctx, &k)
+}
+
+// forget removes the records of instances that are gone for long enough, and the
+// intents of those that we ended; again is when the next one is due.
+func (l *Loop) forget(ctx context.Context, k *known) (again time.Duration, err error) {
+	now := l.Clock.Now()
+	var ws []store.Write
+	left := k.list[:0:0]
 	for _, i := range k.list {
-		if g.Phase == environment.Gone && i.Leave != nil || i.Keep != nil {
-			if err := l.Cloud.PruneIntents(ctx, instance.Kind+"/"+i.Name()); err != nil {
-				return 0, err
+		if i.State == instance.Gone {
+			if at := i.Ended.Add(remember); now.Before(at) {
+				again = sooner(again, at.Sub(now))
+			} else {
+				if err := l.Cloud.PruneIntents(ctx, instance.Kind+"/"+i.Name()); err != nil {
+					return 0, err
+				}
+				ws = append(ws, store.Delete(instance.Kind, i.Name(), k.versions[i.ID]))
+				continue
 			}
 		}
+		left = append(left, i)
 	}
-	return again, l.write(ctx, &k, ws...)
+	k.list = left
+	if len(ws) == 0 {
+		return again, nil
+	}
+	return again, l.Store.Apply(ctx, reconcile.Epoch(ctx), ws...)
 }
 
 func sooner(a, b time.Duration) time.Duration {

@@ -252,13 +252,13 @@ const (
 func (l *Loop) commands(ctx context.Context) {
 	now := l.Clock.Now()
 	l.mu.Lock()
-	due := now.Sub(l.asked) >= foreignEvery
+	due := !now.Before(l.next)
 	since := l.asked.Add(-time.Minute)
 	if l.asked.IsZero() {
 		since = now.Add(-window)
 	}
 	if due {
-		l.asked = now
+		l.next = now.Add(foreignEvery)
 	}
 	l.mu.Unlock()
 	if !due {
@@ -273,6 +273,7 @@ func (l *Loop) commands(ctx context.Context) {
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	l.asked = now
 	if l.foreign == nil {
 		l.foreign = map[string]instance.Touch{}
 	}

@@ -15,12 +15,6 @@ func (c *Cloud) Sicken(id string, sick bool) {
 	c.instances[id].sick = sick
 }
 
-// Kill ends one instance, as a crash does.
-func (c *Cloud) Kill(id string) {
-	defer c.lock()()
-	c.instances[id].end(c.Clock.Now())
-}
-
 // Command plays somebody else's Run Command.
 func (c *Cloud) Command(instance, comment string) {
 	defer c.lock()()
