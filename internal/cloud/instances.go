@@ -144,40 +144,27 @@ func (d *Driver) TerminateInstances(ctx context.Context, in Intent, ids ...strin
 
 // StopInstance begins to stop an instance of ours.
 func (d *Driver) StopInstance(ctx context.Context, in Intent, id string) error {
-	const op = "ec2:StopInstances"
-	_, err := perform(ctx, d, in, action[bool]{
-		op: op, input: id,
-		find: func(ctx context.Context, _ *IntentRecord) (bool, bool, error) {
-			i, err := d.Instance(ctx, id)
-			return true, i.State == "stopping" || i.State == "stopped", err
-		},
-		call: func(ctx context.Context, _ *IntentRecord) (bool, error) {
-			i, err := d.Instance(ctx, id)
-			if err != nil {
-				return false, err
-			}
-			ours, err := d.ours(ctx, i.Tags)
-			if err != nil {
-				return false, err
-			}
-			if !ours {
-				return false, notOurs(op, id)
-			}
-			_, err = d.ec2.StopInstances(ctx, &ec2.StopInstancesInput{InstanceIds: []string{id}})
-			return true, translate(op, id, err)
-		},
+	return d.power(ctx, in, "ec2:StopInstances", id, [2]string{"stopping", "stopped"}, func(ctx context.Context) error {
+		_, err := d.ec2.StopInstances(ctx, &ec2.StopInstancesInput{InstanceIds: []string{id}})
+		return err
 	})
-	return err
 }
 
 // StartInstance boots a stopped instance of ours again, on its own disk.
 func (d *Driver) StartInstance(ctx context.Context, in Intent, id string) error {
-	const op = "ec2:StartInstances"
+	return d.power(ctx, in, "ec2:StartInstances", id, [2]string{"pending", "running"}, func(ctx context.Context) error {
+		_, err := d.ec2.StartInstances(ctx, &ec2.StartInstancesInput{InstanceIds: []string{id}})
+		return err
+	})
+}
+
+// power carries out a call that takes an instance of ours to one of two states.
+func (d *Driver) power(ctx context.Context, in Intent, op, id string, done [2]string, call func(context.Context) error) error {
 	_, err := perform(ctx, d, in, action[bool]{
 		op: op, input: id,
 		find: func(ctx context.Context, _ *IntentRecord) (bool, bool, error) {
 			i, err := d.Instance(ctx, id)
-			return true, i.State == "pending" || i.State == "running", err
+			return true, slices.Contains(done[:], i.State), err
 		},
 		call: func(ctx context.Context, _ *IntentRecord) (bool, error) {
 			i, err := d.Instance(ctx, id)
@@ -191,8 +178,7 @@ func (d *Driver) StartInstance(ctx context.Context, in Intent, id string) error 
 			if !ours {
 				return false, notOurs(op, id)
 			}
-			_, err = d.ec2.StartInstances(ctx, &ec2.StartInstancesInput{InstanceIds: []string{id}})
-			return true, translate(op, id, err)
+			return true, translate(op, id, call(ctx))
 		},
 	})
 	return err

@@ -48,15 +48,11 @@ func (f *files) path(digest string) (string, error) {
 // Add stores a packed blueprint and returns its digest. What is there already
 // is left alone.
 func (f *files) Add(ctx context.Context, tar io.Reader) (string, error) {
-	tmp, err := os.MkdirTemp(f.dir, "incoming-")
+	tmp, t, err := f.incoming()
 	if err != nil {
 		return "", err
 	}
 	defer os.RemoveAll(tmp)
-	t, err := os.Create(filepath.Join(tmp, "pack.tar"))
-	if err != nil {
-		return "", err
-	}
 	defer t.Close()
 	if _, err := io.Copy(t, tar); err != nil {
 		return "", fmt.Errorf("receive the blueprint: %w", err)
@@ -65,9 +61,6 @@ func (f *files) Add(ctx context.Context, tar io.Reader) (string, error) {
 		return "", err
 	}
 	folder := filepath.Join(tmp, "folder")
-	if err := os.Mkdir(folder, 0o755); err != nil {
-		return "", err
-	}
 	if err := blueprint.Unpack(t, folder); err != nil {
 		return "", &fault.Error{Kind: fault.Invalid, Op: "receive the blueprint", Message: "it cannot be unpacked", Err: err}
 	}
@@ -93,6 +86,21 @@ func (f *files) Add(ctx context.Context, tar io.Reader) (string, error) {
 }
 
 const blobPrefix = "blueprint/"
+
+// incoming makes a folder for a blueprint that is on its way: its pack, and an
+// empty folder for what the pack holds.
+func (f *files) incoming() (tmp string, pack *os.File, err error) {
+	if tmp, err = os.MkdirTemp(f.dir, "incoming-"); err != nil {
+		return "", nil, err
+	}
+	if err = os.Mkdir(filepath.Join(tmp, "folder"), 0o755); err == nil {
+		pack, err = os.Create(filepath.Join(tmp, "pack.tar"))
+	}
+	if err != nil {
+		return "", nil, errors.Join(err, os.RemoveAll(tmp))
+	}
+	return tmp, pack, nil
+}
 
 // take moves a folder that is complete to its place.
 func (f *files) take(tmp, digest string) error {
@@ -125,15 +133,11 @@ func (f *files) local(ctx context.Context, digest string) (string, error) {
 		return "", err
 	}
 	defer r.Close()
-	tmp, err := os.MkdirTemp(f.dir, "incoming-")
+	tmp, t, err := f.incoming()
 	if err != nil {
 		return "", err
 	}
 	defer os.RemoveAll(tmp)
-	t, err := os.Create(filepath.Join(tmp, "pack.tar"))
-	if err != nil {
-		return "", err
-	}
 	defer t.Close()
 	sum := sha256.New()
 	if _, err := io.Copy(io.MultiWriter(t, sum), r); err != nil {
@@ -145,11 +149,7 @@ func (f *files) local(ctx context.Context, digest string) (string, error) {
 	if _, err := t.Seek(0, io.SeekStart); err != nil {
 		return "", err
 	}
-	folder := filepath.Join(tmp, "folder")
-	if err := os.Mkdir(folder, 0o755); err != nil {
-		return "", err
-	}
-	if err := blueprint.Unpack(t, folder); err != nil {
+	if err := blueprint.Unpack(t, filepath.Join(tmp, "folder")); err != nil {
 		return "", err
 	}
 	return dir, f.take(tmp, digest)
