@@ -55,6 +55,7 @@ type Loop struct {
 	foreign map[string]instance.Touch // instances that were sent a command that is not ours
 	asked   time.Time                 // up to when that was read
 	next    time.Time                 // when to read it again
+	looked  map[string]time.Time      // at generations that are launched: only to ask less
 }
 
 const (
@@ -95,19 +96,23 @@ func (l *Loop) Reconcile(ctx context.Context, name string) (time.Duration, error
 	if err != nil {
 		return 0, err
 	}
+	switch {
+	case g.Phase == environment.Pending:
+		return reconcile.Done, nil
+	case g.Phase == environment.Launching && len(g.Groups) == 0:
+		return reconcile.Done, nil // the record changes when they are known
+	case g.Phase == environment.Launching:
+		// Its record changes all the time now, and the lists are long.
+		if wait := l.early(name); wait > 0 {
+			return wait, nil
+		}
+	}
 	k, err := l.read(ctx, name)
 	if err != nil {
 		return 0, err
 	}
-	switch g.Phase {
-	case environment.Launching, environment.Serving:
-	case environment.Pending:
-		return reconcile.Done, nil
-	default:
+	if g.Phase != environment.Launching && g.Phase != environment.Serving {
 		return l.over(ctx, g, k)
-	}
-	if len(g.Groups) == 0 {
-		return reconcile.Done, nil // the record changes when they are known
 	}
 	e, _, err := store.Get[environment.Environment](ctx, l.Store, environment.Kind, g.Environment)
 	if err != nil && !errors.Is(err, store.ErrNotFound) {
@@ -130,6 +135,21 @@ func (l *Loop) Reconcile(ctx context.Context, name string) (time.Duration, error
 		}
 	}
 	return again, nil
+}
+
+// early says how long a look at a generation that is launched can wait.
+func (l *Loop) early(name string) time.Duration {
+	now := l.Clock.Now()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if wait := l.looked[name].Add(busy).Sub(now); wait > 0 {
+		return wait
+	}
+	if l.looked == nil || len(l.looked) > 1000 {
+		l.looked = map[string]time.Time{}
+	}
+	l.looked[name] = now
+	return 0
 }
 
 func (l *Loop) read(ctx context.Context, generation string) (known, error) {

@@ -42,11 +42,14 @@ func (l *Loop) look(ctx context.Context, e environment.Environment, g environmen
 	if err != nil {
 		return instance.View{}, err
 	}
-	conditions, err := l.conditions(ctx, g)
-	if err != nil {
-		return instance.View{}, err
+	// Instances say what is wrong with them, and are touched, once they serve.
+	var conditions map[string]handoff.Condition
+	if g.Phase == environment.Serving {
+		if conditions, err = l.conditions(ctx, g); err != nil {
+			return instance.View{}, err
+		}
+		l.commands(ctx)
 	}
-	l.commands(ctx)
 
 	machines := map[string]cloud.Instance{}
 	for _, i := range is {
