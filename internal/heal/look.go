@@ -120,16 +120,21 @@ func (l *Loop) look(ctx context.Context, e environment.Environment, g environmen
 		}
 		v.Members = append(v.Members, member)
 	}
-	lost := false
+	var lost []*instance.Instance
 	for i := range k.list {
 		in := &k.list[i]
 		if in.Group != group || in.State == instance.Gone || members[in.ID] {
 			continue
 		}
 		l.gone(in, machines[in.ID], now)
-		lost = lost || in.Cause == instance.NeverReady
+		if in.Cause == instance.NeverReady {
+			lost = append(lost, in)
+		}
 	}
-	if lost {
+	if len(lost) > 0 {
+		if err := l.silent(ctx, g, lost); err != nil {
+			return v, err
+		}
 		if err := l.blame(ctx, g, k); err != nil {
 			return v, err
 		}
@@ -296,6 +301,23 @@ func (l *Loop) commands(ctx context.Context) {
 	}
 }
 
+// silent notes down which of those that were lost said nothing at all. It is
+// noted at once: reports go with their generation.
+func (l *Loop) silent(ctx context.Context, g environment.Generation, lost []*instance.Instance) error {
+	keys, err := l.Cloud.ListObjects(ctx, path.Dir(handoff.ReportKey(g.Environment, strconv.Itoa(g.Number), "i"))+"/")
+	if err != nil {
+		return err
+	}
+	said := map[string]bool{}
+	for _, key := range keys {
+		said[strings.TrimSuffix(path.Base(key), ".json")] = true
+	}
+	for _, i := range lost {
+		i.Silent = !said[i.ID]
+	}
+	return nil
+}
+
 // lately is how far back launches are looked at for what they have in common.
 const lately = 30 * time.Minute
 
@@ -320,22 +342,7 @@ func (l *Loop) blame(ctx context.Context, g environment.Generation, k *known) er
 			some = append(some, i)
 		}
 	}
-	said := map[string]bool{}
-	for _, i := range some {
-		prefix := path.Dir(handoff.ReportKey(i.Environment, strconv.Itoa(i.Generation), "i")) + "/"
-		if said[prefix] {
-			continue
-		}
-		said[prefix] = true
-		keys, err := l.Cloud.ListObjects(ctx, prefix)
-		if err != nil {
-			return err
-		}
-		for _, key := range keys {
-			said[strings.TrimSuffix(path.Base(key), ".json")] = true
-		}
-	}
-	name, failed, launched := instance.Together(some, func(i instance.Instance) bool { return !said[i.ID] })
+	name, failed, launched := instance.Together(some)
 	if name == "" {
 		return nil
 	}

@@ -72,7 +72,7 @@ func inherited(p Instance) int {
 // Together finds an image to blame: so many of those that were launched from it
 // lately ended before they ever said a word, in more than one zone. Failed
 // hand-offs are not counted: those are a release's.
-func Together(lately []Instance, silent func(Instance) bool) (image string, failed, launched int) {
+func Together(lately []Instance) (image string, failed, launched int) {
 	type count struct{ failed, launched int }
 	by := map[string]*count{}
 	zones := map[string]map[string]bool{}
@@ -85,7 +85,7 @@ func Together(lately []Instance, silent func(Instance) bool) (image string, fail
 		}
 		c.launched++
 		switch {
-		case i.Cause == NeverReady && silent(i):
+		case i.Cause == NeverReady && i.Silent:
 			c.failed++
 			zones[i.Image][i.Zone] = true
 		case !i.InService.IsZero():

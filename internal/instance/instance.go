@@ -61,13 +61,16 @@ type Instance struct {
 	Parent    string    `json:"parent,omitempty"`  // id of the one that it replaces
 	Failures  int       `json:"failures"`          // of its ancestors, in a row
 
-	Leave *Leave     `json:"leave,omitempty"`
-	Touch *Touch     `json:"touch,omitempty"`
-	Keep  *Keep      `json:"keep,omitempty"`
-	Ask   *Ask       `json:"ask,omitempty"`
-	Ended time.Time  `json:"ended,omitzero"`
-	Why   string     `json:"why,omitempty"` // it went, in a sentence
-	Cause Cause      `json:"cause,omitempty"`
+	Leave *Leave    `json:"leave,omitempty"`
+	Touch *Touch    `json:"touch,omitempty"`
+	Keep  *Keep     `json:"keep,omitempty"`
+	Ask   *Ask      `json:"ask,omitempty"`
+	Ended time.Time `json:"ended,omitzero"`
+	Why   string    `json:"why,omitempty"` // it went, in a sentence
+	Cause Cause     `json:"cause,omitempty"`
+	// Silent: it ended before it reported a hand-off, well or not.
+	Silent bool `json:"silent,omitempty"`
+
 	Steps []Timeline `json:"steps,omitempty"`
 }
 
