@@ -33,7 +33,7 @@ number in $COPY and has the address FIRST+COPY.
 `
 
 func main() {
-	err := errors.New("started by nobody")
+	var err error
 	if len(os.Args) == 5 && os.Args[0] == insideName {
 		err = inside(os.Args[1], os.Args[2], os.Args[3], os.Args[4])
 	} else {

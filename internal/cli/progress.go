@@ -12,7 +12,6 @@ import (
 // seconds since it began; and now and then when it does not.
 type progress struct {
 	w     io.Writer
-	quiet bool
 	start time.Time
 
 	mu    sync.Mutex

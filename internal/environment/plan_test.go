@@ -200,7 +200,7 @@ func TestPlanModel(t *testing.T) {
 					m.gen(n).Phase = Failed
 				}
 			case "meddle":
-				if m.weight != nil && len(m.weight) > 0 && rapid.Bool().Draw(t, "really") && !m.e.Destroy {
+				if len(m.weight) > 0 && rapid.Bool().Draw(t, "really") && !m.e.Destroy {
 					clear(m.weight)
 				}
 			case "destroy":

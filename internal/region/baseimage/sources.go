@@ -15,8 +15,6 @@ type sources struct {
 	options []string // apt's own, such as a proxy
 }
 
-const archive = "http://deb.debian.org/debian"
-
 // hostSources are this host's mirrors and proxies if it is a Debian of the
 // same suite, since those are what its administrator wants used.
 func hostSources() sources {

@@ -2,7 +2,6 @@ package ec2
 
 import (
 	"net/netip"
-	"slices"
 	"sync"
 
 	"github.com/dayfly-infra/dayfly/internal/region/ec2/instancetype"
@@ -210,13 +209,4 @@ func (s *Service) setPublic(a netip.Addr, owner string) {
 			delete(s.ix.public, a)
 		}
 	})
-}
-
-func keys(m map[string]struct{}) []string {
-	out := make([]string, 0, len(m))
-	for k := range m {
-		out = append(out, k)
-	}
-	slices.Sort(out)
-	return out
 }

@@ -40,8 +40,7 @@ func reach(from string) map[string]bool {
 // all is quiet, and nothing is left in the end.
 func TestStateMachine(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
-		var plan []int
-		plan = rapid.SliceOfN(rapid.IntRange(0, 99), 5, 40).Draw(rt, "plan")
+		plan := rapid.SliceOfN(rapid.IntRange(0, 99), 5, 40).Draw(rt, "plan")
 		faults := rapid.SliceOfN(rapid.IntRange(0, 9), 1, 20).Draw(rt, "faults")
 		var failure error
 		synctest.Test(t, func(t *testing.T) { failure = play(t, plan, faults) })

@@ -20,11 +20,10 @@ import (
 // ground is EC2, guests and roles in one: i-1 and i-2 are managed, i-3 has a
 // role without rights, i-4 has no guest, i-5 is stopped.
 type ground struct {
-	mu    sync.Mutex
-	runs  map[string]int // by command and instance
-	hold  chan struct{}
-	play  func(c hypervisor.Command) hypervisor.Result
-	start chan string
+	mu   sync.Mutex
+	runs map[string]int // by command and instance
+	hold chan struct{}
+	play func(c hypervisor.Command) hypervisor.Result
 }
 
 func (g *ground) DescribeInstances(_ context.Context, in *ec2api.DescribeInstancesRequest) (*ec2api.DescribeInstancesResult, error) {

@@ -53,13 +53,12 @@ type Network struct {
 	hostNS *os.File
 	inet   *space // the region's internet
 
-	mu      sync.Mutex // guards the maps and the pool; taken after a vpc's
-	vpcs    map[string]*vpc
-	making  map[string]*sync.Mutex
-	hosts   map[string]netip.Addr
-	pool    *topo.Pool
-	changes []string
-	cards   int
+	mu     sync.Mutex // guards the maps and the pool; taken after a vpc's
+	vpcs   map[string]*vpc
+	making map[string]*sync.Mutex
+	hosts  map[string]netip.Addr
+	pool   *topo.Pool
+	cards  int
 }
 
 var _ network.Network = (*Network)(nil)
