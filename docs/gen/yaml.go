@@ -35,7 +35,7 @@ var meanings = map[string]string{
 	"image.puppet.max_runs":          "Runs until one changes nothing; one more is a failed bake.",
 	"image.puppet.deadline":          "Time for all runs together.",
 	"release":                        "Where the team's code comes from.",
-	"release.box":                    "`http://`, `https://` or `file://` address of a folder with artifacts, `SHA256SUMS` and `LATEST`.",
+	"release.box":                    "`https://`, `http://`, `s3://` or `file://` address of a folder with artifacts, `SHA256SUMS` and `LATEST`; or `git+https://`, `git+ssh://`, `git+file://` and a repository: a release is then the archive of a commit.",
 	"release.follow":                 "`latest`, or the name of an artifact.",
 	"handoff":                        "The team's own deploy script and what it starts.",
 	"handoff.run":                    "The deploy script. Its whole folder goes into the image.",

@@ -199,7 +199,7 @@ func (f *feed) close() {
 // open asks the box, and the mirror where the box has no answer.
 func (s *source) open(ctx context.Context, onlyMirror bool) (*feed, error) {
 	s.mu.Lock()
-	skip := s.badBox || onlyMirror || s.launch.URL == ""
+	skip := s.badBox || onlyMirror || !readable(s.launch.URL)
 	s.mu.Unlock()
 	var boxErr error
 	if !skip {
@@ -223,6 +223,13 @@ func (s *source) open(ctx context.Context, onlyMirror bool) (*feed, error) {
 		return nil, errors.Join(boxErr, fmt.Errorf("the mirror has no answer: %w", err))
 	}
 	return f, nil
+}
+
+// readable tells whether an instance can read a box at all: a folder of the
+// server's machine and a repository it cannot, their releases are mirrored.
+func readable(address string) bool {
+	scheme, _, _ := strings.Cut(address, "://")
+	return scheme == "http" || scheme == "https" || scheme == "s3"
 }
 
 func (s *source) get(ctx context.Context, address, from string) (*feed, error) {

@@ -53,7 +53,7 @@ type Puppet struct {
 
 // Release says where the user's code comes from.
 type Release struct {
-	Box    string // https://…, http://…, s3://…, file:///…
+	Box    string // https://…, http://…, s3://…, file:///…, git+https://…
 	Follow string // "latest" (default) or an artifact's name
 }
 

@@ -7,6 +7,7 @@ import (
 	"net/url"
 	"path"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -127,17 +128,29 @@ func (r *reader) image(o *object) Image {
 	return im
 }
 
+// boxSchemes are the addresses of boxes that there are adapters for.
+var boxSchemes = []string{"https", "http", "s3", "file", "git+https", "git+ssh", "git+file"}
+
+// reference is a branch, a tag or a commit that no command takes for a flag.
+var reference = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._/+-]{0,199}$`)
+
 func (r *reader) release(o *object) Release {
 	n := o.node("release")
 	x := r.object(n, "release")
 	rel := Release{Box: x.string("box", ""), Follow: x.string("follow", "latest")}
 	x.done()
 	u, err := url.Parse(rel.Box)
-	if rel.Box == "" || err != nil || (u.Scheme != "http" && u.Scheme != "https" && u.Scheme != "file") {
-		r.problem(x.position("box"), `such as: release: { box: "https://box.corp.example/shop" }`, "release.box must be an http://, https:// or file:// address")
+	if err != nil || !slices.Contains(boxSchemes, u.Scheme) {
+		r.problem(x.position("box"), `such as: release: { box: "https://box.corp.example/shop" }`, "release.box must be an address that begins with one of %s", strings.Join(boxSchemes, ":// ")+"://")
+	} else if _, secret := u.User.Password(); secret {
+		r.problem(x.position("box"), "let git find it, by a credential helper or a key of ssh; or let the network decide who may read the box", "release.box holds a password, and a blueprint is no place for one")
 	}
-	if strings.ContainsAny(rel.Follow, "/\\") {
+	repository := u != nil && strings.HasPrefix(u.Scheme, "git+")
+	switch {
+	case strings.Contains(rel.Follow, "\\"), strings.Contains(rel.Follow, "/") && !repository:
 		r.problem(x.position("follow"), "", "release.follow is latest or the name of an artifact in the box")
+	case repository && !reference.MatchString(rel.Follow):
+		r.problem(x.position("follow"), "", "release.follow is latest, a branch, a tag or a whole commit of the repository")
 	}
 	return rel
 }

@@ -125,13 +125,19 @@ func (d *Driver) put(ctx context.Context, bucket, key string, body io.ReadSeeker
 	return translate("s3:PutObject", key, err)
 }
 
-// GetObject opens an object; the caller closes it.
+// GetObject opens an object of Dayfly's bucket; the caller closes it.
 func (d *Driver) GetObject(ctx context.Context, key string) (io.ReadCloser, error) {
-	const op = "s3:GetObject"
 	bucket, err := d.bucket(ctx)
 	if err != nil {
 		return nil, err
 	}
+	return d.ObjectIn(ctx, bucket, key)
+}
+
+// ObjectIn opens an object of any bucket that the server may read; the caller
+// closes it.
+func (d *Driver) ObjectIn(ctx context.Context, bucket, key string) (io.ReadCloser, error) {
+	const op = "s3:GetObject"
 	// The body is read after this returns: its time ends when it is closed,
 	// or when its size at the slowest rate has passed.
 	ctx, cancel := context.WithCancel(ctx)

@@ -25,7 +25,9 @@ import (
 	"github.com/dayfly-infra/dayfly/internal/blueprint"
 	"github.com/dayfly-infra/dayfly/internal/box"
 	"github.com/dayfly-infra/dayfly/internal/box/dir"
+	"github.com/dayfly-infra/dayfly/internal/box/git"
 	"github.com/dayfly-infra/dayfly/internal/box/https"
+	"github.com/dayfly-infra/dayfly/internal/box/s3"
 	"github.com/dayfly-infra/dayfly/internal/clock"
 	"github.com/dayfly-infra/dayfly/internal/cloud"
 	"github.com/dayfly-infra/dayfly/internal/cloud/limiter"
@@ -184,7 +186,7 @@ func open(ctx context.Context, cfg Config) (*Control, error) {
 		return nil, fmt.Errorf("who are we in the cloud: %w", err)
 	}
 	c.cloud = d
-	c.wire(agent, probe, openBox)
+	c.wire(agent, probe, boxes{d, filepath.Join(cfg.Dir, "tmp")}.open)
 	if err := errors.Join(c.sweeper.Settle(ctx), tidy(cfg.Dir)); err != nil {
 		st.Close()
 		return nil, err
@@ -255,8 +257,13 @@ func beside(name, path string) ([]byte, error) {
 	return raw, err
 }
 
-// openBox gives the box at an address.
-func openBox(address string) (box.Box, error) {
+// boxes gives the box at an address.
+type boxes struct {
+	objects s3.Objects
+	tmp     string
+}
+
+func (b boxes) open(address string) (box.Box, error) {
 	u, err := url.Parse(address)
 	if err != nil {
 		return nil, &fault.Error{Kind: fault.Invalid, Op: "open the box", Object: address, Message: "this is not an address", Err: err}
@@ -266,8 +273,12 @@ func openBox(address string) (box.Box, error) {
 		return https.New(address, nil), nil
 	case "file":
 		return dir.New(u.Path), nil
+	case "s3":
+		return s3.New(address, b.objects), nil
+	case "git+https", "git+ssh", "git+file":
+		return git.New(address, b.tmp), nil
 	}
-	return nil, &fault.Error{Kind: fault.Invalid, Op: "open the box", Object: address, Message: "a box is behind http://, https:// or file://"}
+	return nil, &fault.Error{Kind: fault.Invalid, Op: "open the box", Object: address, Message: "a box is behind http://, https://, s3://, file:// or git+https://, git+ssh://, git+file://"}
 }
 
 // listen opens the socket that only this user can use.

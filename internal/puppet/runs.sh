@@ -40,6 +40,8 @@ while :; do
 		esac
 		# Facts that a container lacks are not why a run failed.
 		grep -v '^Error: Facter:' "$one" >"$one.said" || true
+		# What a failed command printed stands before its error, as notices.
+		grep '^Notice: /.*/returns: ' "$one.said" | grep -v '/returns: executed successfully' | tail -n 12 || true
 		if grep -q '^Error:' "$one.said"; then grep -A3 '^Error:' "$one.said" | grep -v '^--$' | tail -n 24; else tail -n 24 "$one.said"; fi
 		exit 1
 		;;
