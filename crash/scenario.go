@@ -133,7 +133,7 @@ func (w *world) deploy(ctx context.Context) (o outcome, err error) {
 		return o, err
 	}
 	if err := w.ask(ctx, "deploy", func() error {
-		return w.api.Post(ctx, "/v1/environments", nil, server.Deploy{Files: files, Purpose: "small", By: "crash"}, nil)
+		return w.api.Post(ctx, "/v1/environments", nil, server.Deploy{Files: files, Purpose: "small"}, nil)
 	}); err != nil {
 		return o, err
 	}
@@ -278,7 +278,7 @@ func (w *world) test(ctx context.Context, arm func(), done func(pipeline.Run) (b
 				return nil
 			}
 		}
-		return w.api.Post(ctx, "/v1/runs", nil, server.Test{Files: files, By: "crash"}, &r)
+		return w.api.Post(ctx, "/v1/runs", nil, server.Test{Files: files}, &r)
 	}); err != nil {
 		return r, err
 	}

@@ -75,6 +75,11 @@ It passes when it ends with 0 and no test case failed. It may leave JUnit files 
 		text:  "What the commands and the daemons read, beside the AWS SDK's own (`AWS_ENDPOINT_URL`, `AWS_REGION`, `AWS_PROFILE`, ...).",
 		in:    [][2]string{{"internal/cli", ""}},
 		rows: []row{
+			{"DAYFLY_SERVER", "Address of a server that listens elsewhere, as `--server`."},
+			{"DAYFLY_TOKEN_FILE", "A file of mode 0600 with the token for that server; default `~/.config/dayfly/token`."},
+			{"DAYFLY_LISTEN", "Where the server is reached beside its unix socket, as `--listen`."},
+			{"DAYFLY_TLS_CERT", "Its certificate chain, as `--tls-cert`."},
+			{"DAYFLY_TLS_KEY", "The certificate's key, as `--tls-key`."},
 			{"DAYFLY_DATABASE", "Address of a PostgreSQL database that servers share, as `--database`; here it may hold a password."},
 			{"DAYFLY_DATABASE_FILE", "A file of mode 0600 that holds that address, as `--database-file`."},
 			{"DAYFLY_STATE", "The server's folder, as `--state`."},

@@ -36,9 +36,9 @@ var Layers = []Layer{
 	{"shells", []string{"internal/cli", "internal/control"}},
 	{"surfaces", []string{"internal/server", "internal/client"}},
 	{"verbs", []string{"internal/bake", "internal/rollout", "internal/heal", "internal/expire", "internal/advance", "internal/sweep"}},
-	{"machinery", []string{"internal/reconcile", "internal/resolve", "internal/puppet", "internal/verify", "internal/seal", "internal/shell", "internal/handoff", "internal/identity", "internal/manifest"}},
+	{"machinery", []string{"internal/reconcile", "internal/resolve", "internal/puppet", "internal/verify", "internal/seal", "internal/shell", "internal/handoff", "internal/identity", "internal/manifest", "internal/token", "internal/audit"}},
 	{"adapters", []string{"internal/store/...", "internal/cloud", "internal/cloud/limiter", "internal/box/..."}},
-	{"nouns", []string{"internal/blueprint", "internal/image", "internal/release", "internal/environment", "internal/instance", "internal/inventory", "internal/pipeline", "internal/event", "internal/blocker", "internal/template", "internal/template/schema"}},
+	{"nouns", []string{"internal/blueprint", "internal/image", "internal/release", "internal/environment", "internal/instance", "internal/inventory", "internal/pipeline", "internal/event", "internal/access", "internal/blocker", "internal/template", "internal/template/schema"}},
 	{"ground", []string{"internal/fault", "internal/clock"}},
 }
 

@@ -34,7 +34,7 @@ func (c *bakeRunCmd) Run(ctx context.Context, a *app) error {
 		return err
 	}
 	var b bake.Bake
-	if err := a.client.Post(ctx, "/v1/bakes", nil, map[string]any{"files": s.Digest, "resume": c.Resume || c.From != "", "from": c.From, "by": who()}, &b); err != nil {
+	if err := a.client.Post(ctx, "/v1/bakes", nil, map[string]any{"files": s.Digest, "resume": c.Resume || c.From != "", "from": c.From}, &b); err != nil {
 		return err
 	}
 	cached := b.Step == bake.Done

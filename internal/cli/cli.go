@@ -12,7 +12,6 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
-	"strings"
 	"syscall"
 
 	"github.com/alecthomas/kong"
@@ -33,6 +32,7 @@ const (
 type root struct {
 	State     string `help:"The server's folder: socket, records, logs." env:"DAYFLY_STATE" default:"${state}" placeholder:"DIR"`
 	RegionDir string `help:"The local region's folder." env:"DAYFLY_REGION_DIR" default:"${region}" placeholder:"DIR"`
+	Address   string `name:"server" help:"A server that listens elsewhere, with the token of DAYFLY_TOKEN_FILE or ~/.config/dayfly/token; default this machine's." env:"DAYFLY_SERVER" placeholder:"URL"`
 	Output    string `help:"text or json." enum:"text,json" default:"text" short:"o"`
 
 	Init     initCmd     `cmd:"" help:"Make a blueprint that works as it is, to begin with."`
@@ -48,6 +48,8 @@ type root struct {
 	Runs     runsCmd     `cmd:"" help:"List test runs, or show one."`
 	Why      whyCmd      `cmd:"" help:"Say why something waits."`
 	Sweep    sweepCmd    `cmd:"" help:"Find, and remove, what belongs to nothing."`
+	Audit    auditCmd    `cmd:"" help:"Say who did what, when, from where and with which result."`
+	Token    tokenCmd    `cmd:"" help:"Make, list and revoke tokens for the API."`
 	Backup   backupCmd   `cmd:"" help:"Write all records and blueprints to a file, while the server works."`
 	Restore  restoreCmd  `cmd:"" help:"Put a backup into an empty database, of either kind."`
 	Server   serverCmd   `cmd:"" help:"Start and stop the Dayfly server."`
@@ -91,6 +93,9 @@ func Main(version string, args []string) int {
 		return exitInvalid
 	}
 	a := &app{root: &r, version: version, out: os.Stdout, err: os.Stderr, client: client.New(filepath.Join(r.State, "server.sock"))}
+	if r.Address != "" {
+		a.client = remote(r.Address)
+	}
 	return a.report(ctx, k.Run(a))
 }
 
@@ -143,14 +148,4 @@ type versionCmd struct{}
 
 func (versionCmd) Run(a *app) error {
 	return a.print(map[string]string{"version": a.version}, func(w io.Writer) { fmt.Fprintln(w, "dayfly", a.version) })
-}
-
-// who is the name that records carry as "by".
-func who() string {
-	for _, k := range []string{"SUDO_USER", "USER", "LOGNAME"} {
-		if u := strings.TrimSpace(os.Getenv(k)); u != "" {
-			return u
-		}
-	}
-	return fmt.Sprintf("uid %d", os.Getuid())
 }

@@ -28,7 +28,7 @@ func (c *deployCmd) Run(ctx context.Context, a *app) error {
 		return err
 	}
 	var e environment.Environment
-	if err := a.client.Post(ctx, "/v1/environments", nil, server.Deploy{Files: b.Digest, Purpose: c.Purpose, Name: c.Name, Size: c.Size, By: who()}, &e); err != nil {
+	if err := a.client.Post(ctx, "/v1/environments", nil, server.Deploy{Files: b.Digest, Purpose: c.Purpose, Name: c.Name, Size: c.Size}, &e); err != nil {
 		return err
 	}
 	fresh := e.Serving == 0

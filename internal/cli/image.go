@@ -125,7 +125,7 @@ type imageQuarantineCmd struct {
 }
 
 func (c *imageQuarantineCmd) Run(ctx context.Context, a *app) error {
-	return a.quarantine(ctx, c.Name, map[string]any{"quarantined": true, "why": c.Why, "by": who()})
+	return a.quarantine(ctx, c.Name, map[string]any{"quarantined": true, "why": c.Why})
 }
 
 type imageReleaseCmd struct {
@@ -134,7 +134,7 @@ type imageReleaseCmd struct {
 }
 
 func (c *imageReleaseCmd) Run(ctx context.Context, a *app) error {
-	return a.quarantine(ctx, c.Name, map[string]any{"quarantined": false, "why": c.Why, "by": who()})
+	return a.quarantine(ctx, c.Name, map[string]any{"quarantined": false, "why": c.Why})
 }
 
 func (a *app) quarantine(ctx context.Context, name string, in map[string]any) error {

@@ -29,7 +29,7 @@ func (c *envExtendCmd) Run(ctx context.Context, a *app) error {
 		return &fault.Error{Kind: fault.Invalid, Op: "extend the lease", Object: c.Name, Message: "--for must be a minute or more"}
 	}
 	var e environment.Environment
-	if err := a.client.Post(ctx, "/v1/environments/"+c.Name+"/lease", nil, server.Extend{Minutes: int(c.For / time.Minute), By: who()}, &e); err != nil {
+	if err := a.client.Post(ctx, "/v1/environments/"+c.Name+"/lease", nil, server.Extend{Minutes: int(c.For / time.Minute)}, &e); err != nil {
 		return err
 	}
 	return a.print(e, func(w io.Writer) {
@@ -132,7 +132,7 @@ func (c *instanceKeepCmd) Help() string {
 }
 
 func (c *instanceKeepCmd) Run(ctx context.Context, a *app) error {
-	return a.instance(ctx, "keep", server.KeepInstance{Name: c.Name, Minutes: int(c.For / time.Minute), Why: c.Why, By: who()}, "another takes its place; then it is out of service and kept")
+	return a.instance(ctx, "keep", server.KeepInstance{Name: c.Name, Minutes: int(c.For / time.Minute), Why: c.Why}, "another takes its place; then it is out of service and kept")
 }
 
 type instanceReleaseCmd struct {
@@ -149,7 +149,7 @@ type instanceReplaceCmd struct {
 }
 
 func (c *instanceReplaceCmd) Run(ctx context.Context, a *app) error {
-	return a.instance(ctx, "replace", server.ReplaceInstance{Name: c.Name, Why: c.Why, By: who()}, "another takes its place; then it goes")
+	return a.instance(ctx, "replace", server.ReplaceInstance{Name: c.Name, Why: c.Why}, "another takes its place; then it goes")
 }
 
 func (a *app) instance(ctx context.Context, verb string, in any, said string) error {

@@ -4,8 +4,10 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"path/filepath"
 	"time"
 
+	"github.com/dayfly-infra/dayfly/internal/client"
 	"github.com/dayfly-infra/dayfly/internal/control"
 	"github.com/dayfly-infra/dayfly/internal/server"
 )
@@ -21,20 +23,38 @@ func (a *app) serverDaemon(args ...string) daemon {
 	return daemon{name: "server", dir: a.State, args: append([]string{"--state", a.State, "server", "run"}, args...), limit: time.Minute,
 		ready: func(ctx context.Context) error {
 			var s server.Status
-			return a.client.Get(ctx, "/v1/status", nil, &s)
+			return client.New(filepath.Join(a.State, "server.sock")).Get(ctx, "/v1/status", nil, &s)
 		}}
+}
+
+// listenFlags say where the API is reached beside its unix socket.
+type listenFlags struct {
+	Listen string `help:"Serve the API there, too, to whoever has a token. On other addresses than loopback TLS is needed." env:"DAYFLY_LISTEN" placeholder:"HOST:PORT"`
+	Cert   string `name:"tls-cert" help:"Certificate chain, PEM; read again when it changes." env:"DAYFLY_TLS_CERT" placeholder:"FILE"`
+	Key    string `name:"tls-key" help:"Its key, PEM." env:"DAYFLY_TLS_KEY" placeholder:"FILE"`
+}
+
+func (l listenFlags) args() []string {
+	var out []string
+	for _, f := range [][2]string{{"--listen", l.Listen}, {"--tls-cert", l.Cert}, {"--tls-key", l.Key}} {
+		if f[1] != "" {
+			out = append(out, f[0], f[1])
+		}
+	}
+	return out
 }
 
 type serverStartCmd struct {
 	databaseFlags
+	listenFlags
 }
 
 func (c *serverStartCmd) Run(ctx context.Context, a *app) error {
-	args, err := c.args()
+	args, err := c.databaseFlags.args()
 	if err != nil {
 		return err
 	}
-	if err := a.serverDaemon(args...).start(ctx, a); err != nil {
+	if err := a.serverDaemon(append(args, c.listenFlags.args()...)...).start(ctx, a); err != nil {
 		return err
 	}
 	return serverStatusCmd{}.Run(ctx, a)
@@ -62,6 +82,7 @@ func (serverStatusCmd) Run(ctx context.Context, a *app) error {
 
 type serverRunCmd struct {
 	databaseFlags
+	listenFlags
 }
 
 func (c *serverRunCmd) Run(ctx context.Context, a *app) error {
@@ -74,5 +95,5 @@ func (c *serverRunCmd) Run(ctx context.Context, a *app) error {
 		return err
 	}
 	defer lock.Close()
-	return control.Run(ctx, control.Config{Dir: a.State, Database: database, Version: a.version, Log: logger(a.err)})
+	return control.Run(ctx, control.Config{Dir: a.State, Database: database, Version: a.version, Log: logger(a.err), Listen: control.Listen{Address: c.Listen, Cert: c.Cert, Key: c.Key}})
 }

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/dayfly-infra/dayfly/internal/access"
 	"github.com/dayfly-infra/dayfly/internal/bake"
 	"github.com/dayfly-infra/dayfly/internal/blocker"
 	"github.com/dayfly-infra/dayfly/internal/cloud"
@@ -58,9 +59,9 @@ func (c *Control) Bake(ctx context.Context, a server.StartBake) (bake.Bake, erro
 		return bake.Bake{}, err
 	}
 	if a.Resume {
-		return c.bakes.Resume(ctx, b, fsys, a.Files, a.From, a.By)
+		return c.bakes.Resume(ctx, b, fsys, a.Files, a.From, access.Of(ctx).Name)
 	}
-	return c.bakes.Start(ctx, b, fsys, a.Files, a.By)
+	return c.bakes.Start(ctx, b, fsys, a.Files, access.Of(ctx).Name)
 }
 
 // ExecBake implements server.Backend.
@@ -118,12 +119,12 @@ func (c *Control) Deploy(ctx context.Context, d server.Deploy) (environment.Envi
 	if _, _, err := c.admit(ctx, d.Name, b.Name); err != nil { // before anything costs
 		return zero, err
 	}
-	bk, err := c.bakes.Start(ctx, b, fsys, d.Files, d.By)
+	bk, err := c.bakes.Start(ctx, b, fsys, d.Files, access.Of(ctx).Name)
 	if err != nil {
 		return zero, err
 	}
 	now := c.clock.Now()
-	change := &environment.Change{Files: d.Files, Bake: bk.Name, Size: d.Size, By: d.By, Asked: now}
+	change := &environment.Change{Files: d.Files, Bake: bk.Name, Size: d.Size, By: access.Of(ctx).Name, Asked: now}
 	for range 20 {
 		e, version, err := c.admit(ctx, d.Name, b.Name)
 		if err != nil {
@@ -252,7 +253,7 @@ func (c *Control) Test(ctx context.Context, t server.Test) (pipeline.Run, error)
 	if len(suites) == 0 {
 		return zero, &fault.Error{Kind: fault.Invalid, Op: "test", Object: b.Name, Message: "the blueprint's pipeline has no automated suite", Hint: "pipeline: [{ stage: check, suites: [{ name: api, run: suites/api.sh }] }]"}
 	}
-	bk, err := c.bakes.Start(ctx, b, fsys, t.Files, t.By)
+	bk, err := c.bakes.Start(ctx, b, fsys, t.Files, access.Of(ctx).Name)
 	if err != nil {
 		return zero, err
 	}
@@ -263,7 +264,7 @@ func (c *Control) Test(ctx context.Context, t server.Test) (pipeline.Run, error)
 			return zero, err
 		}
 		n := len(old) + 1
-		r := pipeline.Run{Name: pipeline.RunName(b.Name, n), Blueprint: b.Name, Files: t.Files, Bake: bk.Name, Suites: suites, Phase: pipeline.Pending, By: t.By, Created: now, Deadline: now.Add(runLease)}
+		r := pipeline.Run{Name: pipeline.RunName(b.Name, n), Blueprint: b.Name, Files: t.Files, Bake: bk.Name, Suites: suites, Phase: pipeline.Pending, By: access.Of(ctx).Name, Created: now, Deadline: now.Add(runLease)}
 		err = c.store.Apply(ctx, store.NoEpoch, store.Put(pipeline.Kind, r.Name, 0, r))
 		if !errors.Is(err, store.ErrConflict) {
 			return r, err
@@ -450,6 +451,11 @@ func (c *Control) Status(ctx context.Context) (server.Status, error) {
 	if err != nil {
 		return server.Status{}, err
 	}
+	return server.Status{Version: c.cfg.Version, PID: os.Getpid(), Account: account, Region: c.cloud.Region(), Endpoint: os.Getenv("AWS_ENDPOINT_URL"), Owner: c.cloud.Owner(), Active: c.Active()}, nil
+}
+
+// Active implements server.Backend.
+func (c *Control) Active() bool {
 	_, active := c.engine.Owner()
-	return server.Status{Version: c.cfg.Version, PID: os.Getpid(), Account: account, Region: c.cloud.Region(), Endpoint: os.Getenv("AWS_ENDPOINT_URL"), Owner: c.cloud.Owner(), Active: active}, nil
+	return active
 }

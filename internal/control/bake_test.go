@@ -399,7 +399,7 @@ func TestSingleFlight(t *testing.T) {
 func TestQuarantineByHand(t *testing.T) {
 	inWorld(t, func(t *testing.T, w *world) {
 		defer w.start(w.store)()
-		if _, err := w.api.Bake(t.Context(), server.StartBake{Files: w.files, By: "ann"}); err != nil {
+		if _, err := w.api.Bake(ann(t), server.StartBake{Files: w.files}); err != nil {
 			t.Fatal(err)
 		}
 		b := w.bake()
@@ -413,7 +413,7 @@ func TestQuarantineByHand(t *testing.T) {
 		if _, err := w.api.Quarantine(t.Context(), b.Image, server.Quarantine{Why: "x"}); fault.KindOf(err) != fault.Conflict {
 			t.Errorf("a quarantine ended that there was not: %v", err)
 		}
-		q, err := w.api.Quarantine(t.Context(), b.Image, server.Quarantine{Quarantined: true, Why: "CVE-1", By: "ann"})
+		q, err := w.api.Quarantine(ann(t), b.Image, server.Quarantine{Quarantined: true, Why: "CVE-1"})
 		if err != nil || q.State != image.Quarantined || q.Why != "CVE-1 (ann)" {
 			t.Errorf("%+v %v", q, err)
 		}

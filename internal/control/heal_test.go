@@ -1,12 +1,14 @@
 package control
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/dayfly-infra/dayfly/internal/access"
 	"github.com/dayfly-infra/dayfly/internal/cloud"
 	"github.com/dayfly-infra/dayfly/internal/cloud/cloudtest"
 	"github.com/dayfly-infra/dayfly/internal/environment"
@@ -87,7 +89,7 @@ func TestReplaceOne(t *testing.T) {
 		do    func(w *world, i instance.Instance)
 	}{
 		{"asked", instance.Asked, func(w *world, i instance.Instance) {
-			if _, err := w.api.ReplaceInstance(w.t.Context(), server.ReplaceInstance{Name: i.ID, By: "ann"}); err != nil {
+			if _, err := w.api.ReplaceInstance(ann(w.t), server.ReplaceInstance{Name: i.ID}); err != nil {
 				w.t.Fatal(err)
 			}
 		}},
@@ -193,7 +195,7 @@ func TestKeepOne(t *testing.T) {
 		w.wait("all are noted", func() bool { return w.whole(1, 3) })
 		defer w.watch(1, 3)()
 		i := w.instances(1)[2]
-		if _, err := w.api.KeepInstance(t.Context(), server.KeepInstance{Name: i.Name(), Minutes: 60, By: "ann"}); err != nil {
+		if _, err := w.api.KeepInstance(ann(t), server.KeepInstance{Name: i.Name(), Minutes: 60}); err != nil {
 			t.Fatal(err)
 		}
 		w.wait("it is kept", func() bool { return w.instance(i.Name()).State == instance.Kept })
@@ -313,7 +315,7 @@ func TestExtend(t *testing.T) {
 		w.serves(1)
 		begun := w.env().Created
 		extend := func(d time.Duration) error {
-			_, err := w.api.Extend(t.Context(), "shop-dev", server.Extend{Minutes: int(d / time.Minute), By: "ann"})
+			_, err := w.api.Extend(t.Context(), "shop-dev", server.Extend{Minutes: int(d / time.Minute)})
 			return err
 		}
 		time.Sleep(3*time.Hour + 10*time.Minute)
@@ -339,4 +341,9 @@ func TestExtend(t *testing.T) {
 			t.Errorf("it lived %s", age)
 		}
 	})
+}
+
+// ann is who asks.
+func ann(t *testing.T) context.Context {
+	return access.With(t.Context(), access.Principal{ID: "token:ann", Name: "ann", Role: access.Operator})
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/dayfly-infra/dayfly/internal/access"
 	"github.com/dayfly-infra/dayfly/internal/fault"
 	"github.com/dayfly-infra/dayfly/internal/image"
 	"github.com/dayfly-infra/dayfly/internal/server"
@@ -19,8 +20,8 @@ func (c *Control) Quarantine(ctx context.Context, name string, q server.Quaranti
 	}
 	return update(ctx, c, image.Kind, name, func(i *image.Image) error {
 		why := q.Why
-		if q.By != "" {
-			why = fmt.Sprintf("%s (%s)", q.Why, q.By)
+		if by := access.Of(ctx).Name; by != "" {
+			why = fmt.Sprintf("%s (%s)", q.Why, by)
 		}
 		switch {
 		case i.State == image.Retired:

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/dayfly-infra/dayfly/internal/access"
 	"github.com/dayfly-infra/dayfly/internal/environment"
 	"github.com/dayfly-infra/dayfly/internal/fault"
 	"github.com/dayfly-infra/dayfly/internal/instance"
@@ -37,8 +38,8 @@ func (c *Control) Extend(ctx context.Context, name string, x server.Extend) (env
 // KeepInstance implements server.Instances.
 func (c *Control) KeepInstance(ctx context.Context, k server.KeepInstance) (instance.Instance, error) {
 	return c.instance(ctx, "keep", k.Name, func(i *instance.Instance) error {
-		i.Keep = &instance.Keep{Until: c.clock.Now().Add(time.Duration(k.Minutes) * time.Minute), By: k.By, Why: k.Why}
-		i.Step(c.clock.Now(), "shall be kept, asked by "+or(k.By, "somebody"))
+		i.Keep = &instance.Keep{Until: c.clock.Now().Add(time.Duration(k.Minutes) * time.Minute), By: access.Of(ctx).Name, Why: k.Why}
+		i.Step(c.clock.Now(), "shall be kept, asked by "+access.Of(ctx).Name)
 		return nil
 	})
 }
@@ -58,7 +59,7 @@ func (c *Control) ReleaseInstance(ctx context.Context, name string) (instance.In
 func (c *Control) ReplaceInstance(ctx context.Context, r server.ReplaceInstance) (instance.Instance, error) {
 	return c.instance(ctx, "replace", r.Name, func(i *instance.Instance) error {
 		if i.Ask == nil {
-			i.Ask = &instance.Ask{By: or(r.By, "somebody"), Why: r.Why, At: c.clock.Now()}
+			i.Ask = &instance.Ask{By: access.Of(ctx).Name, Why: r.Why, At: c.clock.Now()}
 			i.Step(c.clock.Now(), "shall be replaced, asked by "+i.Ask.By)
 		}
 		return nil
@@ -85,11 +86,4 @@ func (c *Control) instance(ctx context.Context, op, name string, f func(*instanc
 		}
 		return f(i)
 	})
-}
-
-func or(a, b string) string {
-	if a == "" {
-		return b
-	}
-	return a
 }

@@ -10,7 +10,6 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
-	"net"
 	"net/http"
 	"net/url"
 	"os"
@@ -55,6 +54,7 @@ type Config struct {
 
 	replica string                          // this server's name among those
 	free    func(dir string) (int64, error) // space on the disk of a folder; nil asks the system
+	Listen  Listen
 }
 
 // builderLease is how long a builder may live at most.
@@ -74,7 +74,14 @@ func Run(ctx context.Context, cfg Config) error {
 	if err != nil {
 		return err
 	}
-	api := &http.Server{Handler: server.New(c, c.store, cfg.Version), ReadHeaderTimeout: 10 * time.Second, ReadTimeout: 2 * time.Minute, IdleTimeout: time.Minute, MaxHeaderBytes: 64 << 10}
+	tcp, err := cfg.Listen.open(cfg.Log)
+	if err != nil {
+		l.Close()
+		return err
+	}
+	api := server.New(server.Config{Backend: c, Store: c.store, Clock: c.clock, Log: cfg.Log, Version: cfg.Version})
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
 	var wg sync.WaitGroup
 	wg.Go(func() {
 		if err := c.engine.Run(ctx); err != nil {
@@ -82,18 +89,11 @@ func Run(ctx context.Context, cfg Config) error {
 		}
 	})
 	wg.Go(func() { c.sweepNowAndThen(ctx) })
-	wg.Go(func() {
-		<-ctx.Done()
-		end, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
-		defer cancel()
-		_ = api.Shutdown(end)
-	})
-	cfg.Log.Info("the server runs", "socket", l.Addr().String(), "region", c.cloud.Region(), "owner", c.cloud.Owner())
-	err = api.Serve(l)
+	wg.Go(func() { c.tidyNowAndThen(ctx, api) })
+	cfg.Log.Info("the server runs", "socket", l.Addr().String(), "listen", tcp.address(), "region", c.cloud.Region(), "owner", c.cloud.Owner())
+	err = serve(ctx, cfg.Log, api, l, tcp)
+	stop()
 	wg.Wait()
-	if errors.Is(err, http.ErrServerClosed) {
-		return nil
-	}
 	return err
 }
 
@@ -279,18 +279,6 @@ func (b boxes) open(address string) (box.Box, error) {
 		return git.New(address, b.tmp), nil
 	}
 	return nil, &fault.Error{Kind: fault.Invalid, Op: "open the box", Object: address, Message: "a box is behind http://, https://, s3://, file:// or git+https://, git+ssh://, git+file://"}
-}
-
-// listen opens the socket that only this user can use.
-func listen(path string) (net.Listener, error) {
-	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return nil, err
-	}
-	l, err := net.Listen("unix", path)
-	if err != nil {
-		return nil, &fault.Error{Kind: fault.Failed, Op: "open the server's socket", Object: path, Message: "it cannot be made", Hint: "the path may have about 100 characters: choose a shorter --state", Err: err}
-	}
-	return l, os.Chmod(path, 0o600)
 }
 
 // tidy removes what a server that died left half received: nobody else works

@@ -145,6 +145,15 @@ func (w *world) control(st store.Store) *Control {
 
 func (w *world) pack(description string) string {
 	w.t.Helper()
+	out, err := w.api.AddBlueprint(w.t.Context(), bytes.NewReader(packed(w.t, description)))
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return out.Digest
+}
+
+func packed(t *testing.T, description string) []byte {
+	t.Helper()
 	f := fstest.MapFS{}
 	for name, body := range map[string]string{
 		blueprint.File: description, "puppet/manifests/site.pp": "", "verify/smoke.sh": "", "deploy/deploy": "", "suites/api.sh": "", "suites/web.sh": "",
@@ -154,13 +163,9 @@ func (w *world) pack(description string) string {
 	}
 	var b bytes.Buffer
 	if _, err := blueprint.Pack(f, &b); err != nil {
-		w.t.Fatal(err)
+		t.Fatal(err)
 	}
-	out, err := w.api.AddBlueprint(w.t.Context(), &b)
-	if err != nil {
-		w.t.Fatal(err)
-	}
-	return out.Digest
+	return b.Bytes()
 }
 
 var (
@@ -228,7 +233,7 @@ func (w *world) start(st store.Store) (stop func()) {
 }
 
 func (w *world) deploy(purpose string) error {
-	_, err := w.api.Deploy(w.t.Context(), server.Deploy{Files: w.files, Purpose: purpose, By: "me"})
+	_, err := w.api.Deploy(w.t.Context(), server.Deploy{Files: w.files, Purpose: purpose})
 	return err
 }
 
@@ -318,7 +323,7 @@ func (w *world) gone() {
 
 func (w *world) run(suites ...string) string {
 	w.t.Helper()
-	r, err := w.api.Test(w.t.Context(), server.Test{Files: w.files, Suites: suites, By: "me"})
+	r, err := w.api.Test(w.t.Context(), server.Test{Files: w.files, Suites: suites})
 	if err != nil {
 		w.t.Fatal(err)
 	}

@@ -4,8 +4,6 @@ import (
 	"context"
 	"time"
 
-	"github.com/danielgtaylor/huma/v2"
-
 	"github.com/dayfly-infra/dayfly/internal/environment"
 	"github.com/dayfly-infra/dayfly/internal/instance"
 )
@@ -20,8 +18,7 @@ type Instances interface {
 
 // Extend asks for a longer lease.
 type Extend struct {
-	Minutes int    `json:"minutes" doc:"from now" minimum:"1" maximum:"525600"`
-	By      string `json:"by,omitempty" maxLength:"100"`
+	Minutes int `json:"minutes" doc:"from now" minimum:"1" maximum:"525600"`
 }
 
 // For is the time that is asked for.
@@ -32,35 +29,36 @@ type KeepInstance struct {
 	Name    string `json:"name" doc:"environment/generation/instance, or the instance's id" maxLength:"200"`
 	Minutes int    `json:"minutes" doc:"for so long" minimum:"1" maximum:"1440"`
 	Why     string `json:"why,omitempty" maxLength:"300"`
-	By      string `json:"by,omitempty" maxLength:"100"`
 }
 
 // ReplaceInstance asks that an instance is replaced.
 type ReplaceInstance struct {
 	Name string `json:"name" doc:"environment/generation/instance, or the instance's id" maxLength:"200"`
 	Why  string `json:"why,omitempty" maxLength:"300"`
-	By   string `json:"by,omitempty" maxLength:"100"`
 }
 
-func (s *surface) instances(api huma.API) {
-	b := s.backend
-	huma.Post(api, "/v1/environments/{name}/lease", func(ctx context.Context, in *struct {
-		Name string `path:"name" maxLength:"120"`
+func (s *Server) instances() {
+	b := s.cfg.Backend
+	post(s, "extend-lease", "/v1/environments/{name}/lease", "Let an environment live longer", func(ctx context.Context, in *struct {
+		Name string `path:"name" maxLength:"120" pattern:"^[!-~]+$"`
 		Body Extend
 	}) (*out[environment.Environment], error) {
 		return answer(b.Extend(ctx, in.Name, in.Body))
 	})
-	huma.Post(api, "/v1/instances/keep", func(ctx context.Context, in *body[KeepInstance]) (*out[instance.Instance], error) {
+	post(s, "keep-instance", "/v1/instances/keep", "Keep an instance for a look, out of service", func(ctx context.Context, in *body[KeepInstance]) (*out[instance.Instance], error) {
 		return answer(b.KeepInstance(ctx, in.Body))
 	})
-	huma.Post(api, "/v1/instances/release", func(ctx context.Context, in *body[struct {
-		Name string `json:"name" doc:"environment/generation/instance, or the instance's id" maxLength:"200"`
-	}]) (*out[instance.Instance], error) {
+	post(s, "release-instance", "/v1/instances/release", "End the keeping of an instance", func(ctx context.Context, in *body[ReleaseInstance]) (*out[instance.Instance], error) {
 		return answer(b.ReleaseInstance(ctx, in.Body.Name))
 	})
-	huma.Post(api, "/v1/instances/replace", func(ctx context.Context, in *body[ReplaceInstance]) (*out[instance.Instance], error) {
+	post(s, "replace-instance", "/v1/instances/replace", "Have an instance replaced", func(ctx context.Context, in *body[ReplaceInstance]) (*out[instance.Instance], error) {
 		return answer(b.ReplaceInstance(ctx, in.Body))
 	})
-	records[instance.Instance](api, s.store, "instances", instance.Kind)
-	records[instance.Fleet](api, s.store, "fleets", instance.FleetKind)
+	records[instance.Instance](s, "instances", instance.Kind, "instance list")
+	records[instance.Fleet](s, "fleets", instance.FleetKind, "why")
+}
+
+// ReleaseInstance ends the keeping of an instance.
+type ReleaseInstance struct {
+	Name string `json:"name" doc:"environment/generation/instance, or the instance's id" maxLength:"200"`
 }

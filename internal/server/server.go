@@ -1,319 +1,218 @@
-// Package server is the HTTP API: OpenAPI from code, typed answers, problem
-// details for errors. It must not decide anything: the backend does.
+// Package server is the HTTP API: OpenAPI from code, who may ask, limits, typed
+// answers, problem details for errors, and changes as server-sent events. It
+// must not decide what is done: the backend does.
 package server
 
 import (
-	"bytes"
 	"context"
-	"errors"
+	"crypto/rand"
+	"encoding/hex"
 	"fmt"
-	"io"
+	"log/slog"
 	"net/http"
+	"path"
+	"reflect"
+	"regexp"
+	"runtime/debug"
+	"strings"
+	"sync"
+	"time"
 
 	"github.com/danielgtaylor/huma/v2"
 	"github.com/danielgtaylor/huma/v2/adapters/humachi"
 	"github.com/go-chi/chi/v5"
 
-	"github.com/dayfly-infra/dayfly/internal/bake"
-	"github.com/dayfly-infra/dayfly/internal/environment"
-	"github.com/dayfly-infra/dayfly/internal/fault"
-	"github.com/dayfly-infra/dayfly/internal/image"
-	"github.com/dayfly-infra/dayfly/internal/inventory"
-	"github.com/dayfly-infra/dayfly/internal/pipeline"
-	"github.com/dayfly-infra/dayfly/internal/release"
+	"github.com/dayfly-infra/dayfly/internal/access"
+	"github.com/dayfly-infra/dayfly/internal/audit"
+	"github.com/dayfly-infra/dayfly/internal/clock"
 	"github.com/dayfly-infra/dayfly/internal/store"
-	"github.com/dayfly-infra/dayfly/internal/sweep"
+	"github.com/dayfly-infra/dayfly/internal/token"
 )
 
-// maxPack is the largest packed blueprint that is taken, in bytes.
-const maxPack = 80 << 20
-
-// Backend carries out what the API is asked for.
-type Backend interface {
-	AddBlueprint(ctx context.Context, tar io.Reader) (Blueprint, error)
-	Bake(ctx context.Context, b StartBake) (bake.Bake, error)
-	ExecBake(ctx context.Context, name, on, command string) (bake.Executed, error)
-	CancelBake(ctx context.Context, name string) (bake.Bake, error)
-	Resolve(ctx context.Context, files string) (release.Release, error)
-	Deploy(ctx context.Context, d Deploy) (environment.Environment, error)
-	Destroy(ctx context.Context, name string) (environment.Environment, error)
-	Test(ctx context.Context, t Test) (pipeline.Run, error)
-	Cancel(ctx context.Context, run string) (pipeline.Run, error)
-	Results(ctx context.Context, run, suite, file string) ([]byte, error)
-	DeleteImage(ctx context.Context, name string) error
-	Quarantine(ctx context.Context, name string, q Quarantine) (image.Image, error)
-	SBOM(ctx context.Context, name string) ([]byte, error)
-	ImageDiff(ctx context.Context, a, b string) (ImageDiff, error)
-	Report(ctx context.Context, name string) ([]byte, error)
-	Sweep(ctx context.Context, dry bool) (sweep.Report, error)
-	Instances
-	Why(ctx context.Context, object string) ([]Reason, error)
-	Status(ctx context.Context) (Status, error)
+// Config of a Server.
+type Config struct {
+	Backend Backend
+	Store   store.Store
+	Clock   clock.Clock
+	Log     *slog.Logger
+	Version string
+	Limits  Limits
 }
 
-// Blueprint is what the server says of a blueprint that it was sent.
-type Blueprint struct {
-	Digest       string   `json:"digest"`
-	Name         string   `json:"name"`
-	Environments []string `json:"environments"`
-	Suites       []string `json:"suites"`
+// Limits of what is taken. Zero values take the defaults.
+type Limits struct {
+	Rate       float64       // requests per second and principal
+	Burst      float64       //
+	Concurrent int           // requests at the same time
+	Each       int           // of them for one principal
+	Streams    int           // watches at the same time
+	EachStream int           // of them for one principal
+	Uploads    int           // blueprints that are being received
+	Timeout    time.Duration // of a request
+	Heartbeat  time.Duration // of a watch
+	Body       time.Duration // to receive a request's body
 }
 
-// StartBake asks for a blueprint's image.
-type StartBake struct {
-	Files  string `json:"files" doc:"digest of the blueprint, from POST /v1/blueprints" pattern:"^sha256:[0-9a-f]{64}$"`
-	Resume bool   `json:"resume,omitempty" doc:"go on with the builder that a failed bake keeps"`
-	From   string `json:"from,omitempty" doc:"that bake; default the blueprint's last" maxLength:"120"`
-	By     string `json:"by,omitempty" maxLength:"100"`
+// DefaultLimits are for a control plane that people and pipelines ask.
+var DefaultLimits = Limits{
+	Rate: 50, Burst: 200, Concurrent: 256, Each: 64, Streams: 256, EachStream: 16, Uploads: 4,
+	Timeout: time.Minute, Heartbeat: 15 * time.Second, Body: 30 * time.Second,
 }
 
-// Quarantine begins or ends an image's quarantine.
-type Quarantine struct {
-	Quarantined bool   `json:"quarantined" doc:"false ends it"`
-	Why         string `json:"why" minLength:"1" maxLength:"500"`
-	By          string `json:"by,omitempty" maxLength:"100"`
-}
+// Server is the API's handler.
+type Server struct {
+	cfg    Config
+	api    huma.API
+	router chi.Router
+	tokens *token.Tokens
+	audit  *audit.Log
 
-// ImageDiff is what differs between two images.
-type ImageDiff struct {
-	From    string                 `json:"from"`
-	To      string                 `json:"to"`
-	Changes []inventory.Difference `json:"changes"`
-}
+	asked    access.Buckets // by principal
+	mistaken access.Buckets // failed authentications, by address
+	requests gauge
+	streams  gauge
+	uploads  gauge
 
-// Deploy asks for an environment with the most recent release.
-type Deploy struct {
-	Files   string `json:"files" doc:"digest of the blueprint, from POST /v1/blueprints" pattern:"^sha256:[0-9a-f]{64}$"`
-	Purpose string `json:"purpose" doc:"key in the blueprint's environments" maxLength:"32"`
-	Name    string `json:"name,omitempty" doc:"the environment's name, default BLUEPRINT-PURPOSE" maxLength:"60" pattern:"^([a-z][a-z0-9-]*[a-z0-9])?$"`
-	Size    int    `json:"size,omitempty" doc:"instances, default the blueprint's" minimum:"0" maximum:"1000"`
-	By      string `json:"by,omitempty" maxLength:"100"`
-}
-
-// Test asks for a run of the blueprint's suites.
-type Test struct {
-	Files  string   `json:"files" pattern:"^sha256:[0-9a-f]{64}$"`
-	Suites []string `json:"suites,omitempty" doc:"names, default all" maxItems:"200"`
-	By     string   `json:"by,omitempty" maxLength:"100"`
-}
-
-// Reason is one blocker as a sentence.
-type Reason struct {
-	Object   string `json:"object"`
-	Phase    string `json:"phase"`
-	Sentence string `json:"sentence"`
-}
-
-// Status is the server's own.
-type Status struct {
-	Version  string `json:"version"`
-	PID      int    `json:"pid"`
-	Account  string `json:"account"`
-	Region   string `json:"region"`
-	Endpoint string `json:"endpoint,omitempty"`
-	Owner    string `json:"owner"`
-	Active   bool   `json:"active" doc:"this process owns the work"`
+	drained sync.Once
+	drain   chan struct{} // closed: streams end
 }
 
 // New returns the API's handler.
-func New(b Backend, s store.Store, version string) http.Handler {
-	r := chi.NewRouter()
-	cfg := huma.DefaultConfig("Dayfly", version)
-	cfg.CreateHooks = nil // no $schema links in answers
-	api := humachi.New(r, cfg)
-	s2 := &surface{b, s}
-	s2.blueprints(api)
-	huma.Get(api, "/v1/status", func(ctx context.Context, _ *struct{}) (*out[Status], error) { return answer(b.Status(ctx)) })
-
-	huma.Post(api, "/v1/bakes", func(ctx context.Context, in *body[StartBake]) (*out[bake.Bake], error) {
-		return answer(b.Bake(ctx, in.Body))
-	})
-	huma.Post(api, "/v1/bakes/{name}/exec", func(ctx context.Context, in *struct {
-		Name string `path:"name" maxLength:"120"`
-		Body struct {
-			Command string `json:"command" doc:"for a shell" minLength:"1" maxLength:"8000"`
-			On      string `json:"on,omitempty" enum:"builder,canary-1,canary-2" doc:"default what failed"`
-		}
-	}) (*out[bake.Executed], error) {
-		return answer(b.ExecBake(ctx, in.Name, in.Body.On, in.Body.Command))
-	}, func(o *huma.Operation) { o.Summary = "Run a command on what a failed bake keeps" })
-	huma.Delete(api, "/v1/bakes/{name}", func(ctx context.Context, in *named) (*out[bake.Bake], error) {
-		return answer(b.CancelBake(ctx, in.Name))
-	}, func(o *huma.Operation) { o.DefaultStatus = http.StatusOK })
-	huma.Post(api, "/v1/releases", func(ctx context.Context, in *body[struct {
-		Files string `json:"files" pattern:"^sha256:[0-9a-f]{64}$"`
-	}]) (*out[release.Release], error) {
-		return answer(b.Resolve(ctx, in.Body.Files))
-	})
-	huma.Post(api, "/v1/environments", func(ctx context.Context, in *body[Deploy]) (*out[environment.Environment], error) {
-		return answer(b.Deploy(ctx, in.Body))
-	})
-	huma.Delete(api, "/v1/environments/{name}", func(ctx context.Context, in *named) (*out[environment.Environment], error) {
-		return answer(b.Destroy(ctx, in.Name))
-	}, func(o *huma.Operation) { o.DefaultStatus = http.StatusOK })
-	huma.Delete(api, "/v1/images/{name}", func(ctx context.Context, in *named) (*struct{}, error) {
-		return nil, problem(b.DeleteImage(ctx, in.Name))
-	})
-	huma.Post(api, "/v1/images/{name}/quarantine", func(ctx context.Context, in *struct {
-		Name string `path:"name" maxLength:"120"`
-		Body Quarantine
-	}) (*out[image.Image], error) {
-		return answer(b.Quarantine(ctx, in.Name, in.Body))
-	}, func(o *huma.Operation) { o.Summary = "Begin or end an image's quarantine" })
-	huma.Get(api, "/v1/images/{name}/report", func(ctx context.Context, in *named) (*struct {
-		ContentType string `header:"Content-Type"`
-		Body        []byte
-	}, error) {
-		raw, err := b.Report(ctx, in.Name)
-		if err != nil {
-			return nil, problem(err)
-		}
-		return &struct {
-			ContentType string `header:"Content-Type"`
-			Body        []byte
-		}{"text/plain; charset=utf-8", raw}, nil
-	}, func(o *huma.Operation) { o.Summary = "Puppet's last report of the bake" })
-	huma.Get(api, "/v1/images/{name}/sbom", func(ctx context.Context, in *named) (*struct {
-		ContentType string `header:"Content-Type"`
-		Body        []byte
-	}, error) {
-		raw, err := b.SBOM(ctx, in.Name)
-		if err != nil {
-			return nil, problem(err)
-		}
-		return &struct {
-			ContentType string `header:"Content-Type"`
-			Body        []byte
-		}{"application/vnd.cyclonedx+json", raw}, nil
-	}, func(o *huma.Operation) { o.Summary = "The image's CycloneDX document" })
-	huma.Get(api, "/v1/images/{name}/diff", func(ctx context.Context, in *struct {
-		Name string `path:"name" maxLength:"120"`
-		To   string `query:"to" required:"true" maxLength:"120" doc:"the other image"`
-	}) (*out[ImageDiff], error) {
-		return answer(b.ImageDiff(ctx, in.Name, in.To))
-	}, func(o *huma.Operation) { o.Summary = "What differs between two images" })
-	huma.Post(api, "/v1/runs", func(ctx context.Context, in *body[Test]) (*out[pipeline.Run], error) {
-		return answer(b.Test(ctx, in.Body))
-	})
-	huma.Delete(api, "/v1/runs/{name}", func(ctx context.Context, in *named) (*out[pipeline.Run], error) {
-		return answer(b.Cancel(ctx, in.Name))
-	}, func(o *huma.Operation) { o.DefaultStatus = http.StatusOK })
-	huma.Get(api, "/v1/runs/{name}/suites/{suite}/{file}", s2.results)
-	huma.Post(api, "/v1/sweep", func(ctx context.Context, in *struct {
-		DryRun bool `query:"dry_run"`
-	}) (*out[sweep.Report], error) {
-		return answer(b.Sweep(ctx, in.DryRun))
-	})
-	huma.Get(api, "/v1/why", func(ctx context.Context, in *struct {
-		Object string `query:"object" maxLength:"200" doc:"kind/name or a name; empty: all that waits"`
-	}) (*out[[]Reason], error) {
-		return answer(b.Why(ctx, in.Object))
-	})
-	s2.instances(api)
-	records[bake.Bake](api, s, "bakes", bake.Kind)
-	records[image.Image](api, s, "images", image.Kind)
-	records[image.Channel](api, s, "channels", image.ChannelKind)
-	records[release.Release](api, s, "releases", release.Kind)
-	records[environment.Environment](api, s, "environments", environment.Kind)
-	records[environment.Generation](api, s, "generations", environment.GenerationKind)
-	records[environment.Foundation](api, s, "foundations", environment.FoundationKind)
-	records[pipeline.Run](api, s, "runs", pipeline.Kind)
-	return r
-}
-
-type surface struct {
-	backend Backend
-	store   store.Store
-}
-
-type out[T any] struct{ Body T }
-
-type body[T any] struct{ Body T }
-
-type named struct {
-	Name string `path:"name" maxLength:"120"`
-}
-
-func answer[T any](v T, err error) (*out[T], error) {
-	if err != nil {
-		return nil, problem(err)
+func New(cfg Config) *Server {
+	adopt()
+	if cfg.Limits == (Limits{}) {
+		cfg.Limits = DefaultLimits
 	}
-	return &out[T]{v}, nil
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	l := cfg.Limits
+	s := &Server{
+		cfg: cfg, router: chi.NewRouter(), drain: make(chan struct{}),
+		tokens: &token.Tokens{Store: cfg.Store, Clock: cfg.Clock}, audit: &audit.Log{Store: cfg.Store, Clock: cfg.Clock},
+		asked:    access.Buckets{Rate: l.Rate, Burst: l.Burst},
+		mistaken: access.Buckets{Rate: 1.0 / 6, Burst: 10},
+		requests: gauge{all: l.Concurrent, each: l.Each}, streams: gauge{all: l.Streams, each: l.EachStream}, uploads: gauge{all: l.Uploads, each: l.Uploads},
+	}
+	h := huma.DefaultConfig("Dayfly", cfg.Version)
+	h.CreateHooks = nil                                   // no $schema links in answers
+	h.OpenAPIPath, h.DocsPath, h.SchemasPath = "", "", "" // the document is an operation with a role
+	h.RejectUnknownQueryParameters = true
+	h.Components.Schemas = huma.NewMapRegistry("#/components/schemas/", schemaName)
+	h.Info.Description = describe()
+	h.Components.SecuritySchemes = map[string]*huma.SecurityScheme{"token": {Type: "http", Scheme: "bearer", BearerFormat: access.Prefix + "ID_SECRET", Description: "made by dayfly token create; not needed on the server's unix socket"}}
+	s.api = humachi.New(s.router, h)
+	s.api.UseMiddleware(func(ctx huma.Context, next func(huma.Context)) {
+		r, w := humachi.Unwrap(ctx)
+		op := ctx.Operation()
+		s.guard(op, w, r, func(w http.ResponseWriter, r *http.Request) { next(humachi.NewContext(op, r, w)) })
+	})
+	s.router.NotFound(func(w http.ResponseWriter, r *http.Request) {
+		refuse(w, http.StatusNotFound, "there is nothing at this path", "GET /openapi.json shows what there is")
+	})
+	s.router.MethodNotAllowed(func(w http.ResponseWriter, r *http.Request) {
+		refuse(w, http.StatusMethodNotAllowed, r.Method+" is not for this path", "GET /openapi.json shows what there is")
+	})
+	s.operations()
+	return s
 }
 
-// records gives a kind's records: the list, and one by name in a query, since
-// names may hold slashes.
-func records[T any](api huma.API, s store.Store, path, kind string) {
-	huma.Register(api, huma.Operation{OperationID: "list-" + path, Method: http.MethodGet, Path: "/v1/" + path}, func(ctx context.Context, in *struct {
-		Prefix string `query:"prefix" maxLength:"120"`
-		Name   string `query:"name" maxLength:"120" doc:"exactly this one"`
-	}) (*out[[]T], error) {
-		if in.Name != "" {
-			v, _, err := store.Get[T](ctx, s, kind, in.Name)
-			if errors.Is(err, store.ErrNotFound) {
-				return nil, problem(&fault.Error{Kind: fault.NotFound, Object: kind + " " + in.Name, Message: "there is no such " + kind, Hint: "dayfly " + path + " lists them"})
+// schemaName gives types of other packages their package's name, so that
+// environment.Change and bake.Change are two.
+func schemaName(t reflect.Type, hint string) string {
+	for t.Kind() == reflect.Pointer {
+		t = t.Elem()
+	}
+	name := huma.DefaultSchemaNamer(t, hint)
+	pkg := path.Base(t.PkgPath())
+	if t.Name() == "" || strings.Contains(t.Name(), "[") || pkg == "server" || strings.EqualFold(pkg, name) {
+		return name
+	}
+	return strings.ToUpper(pkg[:1]) + pkg[1:] + name
+}
+
+// OpenAPI is the document.
+func (s *Server) OpenAPI() *huma.OpenAPI { return s.api.OpenAPI() }
+
+// Drain ends the streams, whose clients come again elsewhere; other requests
+// go on to their end.
+func (s *Server) Drain() { s.drained.Do(func() { close(s.drain) }) }
+
+type requestKey struct{}
+
+// RequestID is the id of the request that a context is of.
+func RequestID(ctx context.Context) string {
+	id, _ := ctx.Value(requestKey{}).(string)
+	return id
+}
+
+var requestForm = regexp.MustCompile(`^[A-Za-z0-9-]{8,32}$`)
+
+// ServeHTTP gives each request an id, logs it, and survives its panic.
+func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	id := r.Header.Get("X-Request-Id")
+	if !requestForm.MatchString(id) {
+		b := make([]byte, 8)
+		_, _ = rand.Read(b)
+		id = hex.EncodeToString(b)
+	}
+	began := s.cfg.Clock.Now()
+	h := w.Header()
+	h.Set("X-Request-Id", id)
+	h.Set("X-Content-Type-Options", "nosniff")
+	h.Set("Cache-Control", "no-store")
+	out := &recorder{ResponseWriter: w}
+	ctx := context.WithValue(r.Context(), requestKey{}, id)
+	defer func() {
+		if p := recover(); p != nil {
+			if p == http.ErrAbortHandler {
+				panic(p)
 			}
-			return answer([]T{v}, err)
+			s.cfg.Log.Error("a request panicked", "request", id, "method", r.Method, "path", r.URL.Path, "panic", fmt.Sprint(p), "stack", string(debug.Stack()))
+			if out.status == 0 {
+				refuse(out, http.StatusInternalServerError, "this is a defect of Dayfly; the server's log has it under the request "+id, "")
+			}
 		}
-		vs, err := store.List[T](ctx, s, kind, in.Prefix)
-		return answer(vs, err)
-	})
+		level := slog.LevelDebug
+		if out.status >= 500 {
+			level = slog.LevelWarn
+		}
+		s.cfg.Log.Log(ctx, level, "request", "request", id, "method", r.Method, "path", r.URL.Path, "status", out.status, "millis", s.cfg.Clock.Now().Sub(began).Milliseconds())
+	}()
+	s.router.ServeHTTP(out, r.WithContext(ctx))
 }
 
-func (s *surface) blueprints(api huma.API) {
-	huma.Register(api, huma.Operation{
-		OperationID: "add-blueprint", Method: http.MethodPost, Path: "/v1/blueprints", MaxBodyBytes: maxPack,
-		Summary: "Send a packed blueprint (a tar of the folder)",
-	}, func(ctx context.Context, in *struct {
-		RawBody []byte `contentType:"application/x-tar"`
-	}) (*out[Blueprint], error) {
-		return answer(s.backend.AddBlueprint(ctx, bytes.NewReader(in.RawBody)))
-	})
+// recorder knows what was answered.
+type recorder struct {
+	http.ResponseWriter
+	status int
+	keep   int // bytes of the body that are kept
+	body   []byte
+	cut    bool
 }
 
-func (s *surface) results(ctx context.Context, in *struct {
-	Name  string `path:"name" maxLength:"120"`
-	Suite string `path:"suite" maxLength:"60"`
-	File  string `path:"file" enum:"junit.xml,log.txt"`
-}) (*struct {
-	ContentType string `header:"Content-Type"`
-	Body        []byte
-}, error) {
-	raw, err := s.backend.Results(ctx, in.Name, in.Suite, in.File)
-	if err != nil {
-		return nil, problem(err)
+func (r *recorder) Unwrap() http.ResponseWriter { return r.ResponseWriter }
+
+func (r *recorder) WriteHeader(status int) {
+	if r.status == 0 {
+		r.status = status
 	}
-	o := &struct {
-		ContentType string `header:"Content-Type"`
-		Body        []byte
-	}{ContentType: "text/plain; charset=utf-8", Body: raw}
-	if in.File == "junit.xml" {
-		o.ContentType = "application/xml"
-	}
-	return o, nil
+	r.ResponseWriter.WriteHeader(status)
 }
 
-// Problem is the API's error (RFC 9457) with what a person can do next.
-type Problem struct {
-	huma.ErrorModel
-	Kind fault.Kind `json:"kind"`
-	Hint string     `json:"hint,omitempty"`
+func (r *recorder) Write(b []byte) (int, error) {
+	if r.status == 0 {
+		r.status = http.StatusOK
+	}
+	if len(r.body)+len(b) <= r.keep {
+		r.body = append(r.body, b...)
+	} else if r.keep > 0 {
+		r.cut = true
+	}
+	return r.ResponseWriter.Write(b)
 }
 
-func problem(err error) error {
-	if err == nil {
-		return nil
-	}
-	kind := fault.KindOf(err)
-	status := map[fault.Kind]int{
-		fault.Invalid: http.StatusUnprocessableEntity, fault.NotFound: http.StatusNotFound, fault.Conflict: http.StatusConflict,
-		fault.Denied: http.StatusForbidden, fault.Unavailable: http.StatusServiceUnavailable, fault.Failed: http.StatusBadGateway,
-	}[kind]
-	if status == 0 {
-		status = http.StatusInternalServerError
-	}
-	if fault.CodeOf(err) == store.CodeFull {
-		status = http.StatusInsufficientStorage
-	}
-	return &Problem{ErrorModel: huma.ErrorModel{Status: status, Title: fmt.Sprintf("%s (%s)", http.StatusText(status), kind), Detail: err.Error()}, Kind: kind, Hint: fault.HintOf(err)}
+// Flush is for streams.
+func (r *recorder) Flush() {
+	_ = http.NewResponseController(r.ResponseWriter).Flush()
 }

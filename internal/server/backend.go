@@ -1,0 +1,104 @@
+package server
+
+import (
+	"context"
+	"io"
+
+	"github.com/dayfly-infra/dayfly/internal/bake"
+	"github.com/dayfly-infra/dayfly/internal/environment"
+	"github.com/dayfly-infra/dayfly/internal/image"
+	"github.com/dayfly-infra/dayfly/internal/inventory"
+	"github.com/dayfly-infra/dayfly/internal/pipeline"
+	"github.com/dayfly-infra/dayfly/internal/release"
+	"github.com/dayfly-infra/dayfly/internal/sweep"
+)
+
+// Backend carries out what the API is asked for. Who asks is in the context.
+type Backend interface {
+	AddBlueprint(ctx context.Context, tar io.Reader) (Blueprint, error)
+	Bake(ctx context.Context, b StartBake) (bake.Bake, error)
+	ExecBake(ctx context.Context, name, on, command string) (bake.Executed, error)
+	CancelBake(ctx context.Context, name string) (bake.Bake, error)
+	Resolve(ctx context.Context, files string) (release.Release, error)
+	Deploy(ctx context.Context, d Deploy) (environment.Environment, error)
+	Destroy(ctx context.Context, name string) (environment.Environment, error)
+	Test(ctx context.Context, t Test) (pipeline.Run, error)
+	Cancel(ctx context.Context, run string) (pipeline.Run, error)
+	Results(ctx context.Context, run, suite, file string) ([]byte, error)
+	DeleteImage(ctx context.Context, name string) error
+	Quarantine(ctx context.Context, name string, q Quarantine) (image.Image, error)
+	SBOM(ctx context.Context, name string) ([]byte, error)
+	ImageDiff(ctx context.Context, a, b string) (ImageDiff, error)
+	Report(ctx context.Context, name string) ([]byte, error)
+	Sweep(ctx context.Context, dry bool) (sweep.Report, error)
+	Instances
+	Why(ctx context.Context, object string) ([]Reason, error)
+	Status(ctx context.Context) (Status, error)
+	// Active tells whether this process owns the work.
+	Active() bool
+}
+
+// Blueprint is what the server says of a blueprint that it was sent.
+type Blueprint struct {
+	Digest       string   `json:"digest"`
+	Name         string   `json:"name"`
+	Environments []string `json:"environments"`
+	Suites       []string `json:"suites"`
+}
+
+// Deploy asks for an environment with the most recent release.
+type Deploy struct {
+	Files   string `json:"files" doc:"digest of the blueprint, from POST /v1/blueprints" pattern:"^sha256:[0-9a-f]{64}$"`
+	Purpose string `json:"purpose" doc:"key in the blueprint's environments" maxLength:"32"`
+	Name    string `json:"name,omitempty" doc:"the environment's name, default BLUEPRINT-PURPOSE" maxLength:"60" pattern:"^([a-z][a-z0-9-]*[a-z0-9])?$"`
+	Size    int    `json:"size,omitempty" doc:"instances, default the blueprint's" minimum:"0" maximum:"1000"`
+}
+
+// Test asks for a run of the blueprint's suites.
+type Test struct {
+	Files  string   `json:"files" pattern:"^sha256:[0-9a-f]{64}$"`
+	Suites []string `json:"suites,omitempty" doc:"names, default all" maxItems:"200"`
+}
+
+// Files names a blueprint.
+type Files struct {
+	Files string `json:"files" doc:"digest of the blueprint, from POST /v1/blueprints" pattern:"^sha256:[0-9a-f]{64}$"`
+}
+
+// Reason is one blocker as a sentence.
+type Reason struct {
+	Object   string `json:"object"`
+	Phase    string `json:"phase"`
+	Sentence string `json:"sentence"`
+}
+
+// Status is the server's own.
+type Status struct {
+	Version  string `json:"version"`
+	PID      int    `json:"pid"`
+	Account  string `json:"account"`
+	Region   string `json:"region"`
+	Endpoint string `json:"endpoint,omitempty"`
+	Owner    string `json:"owner"`
+	Active   bool   `json:"active" doc:"this process owns the work"`
+}
+
+// StartBake asks for a blueprint's image.
+type StartBake struct {
+	Files  string `json:"files" doc:"digest of the blueprint, from POST /v1/blueprints" pattern:"^sha256:[0-9a-f]{64}$"`
+	Resume bool   `json:"resume,omitempty" doc:"go on with the builder that a failed bake keeps"`
+	From   string `json:"from,omitempty" doc:"that bake; default the blueprint's last" maxLength:"120"`
+}
+
+// Quarantine begins or ends an image's quarantine.
+type Quarantine struct {
+	Quarantined bool   `json:"quarantined" doc:"false ends it"`
+	Why         string `json:"why" minLength:"1" maxLength:"500"`
+}
+
+// ImageDiff is what differs between two images.
+type ImageDiff struct {
+	From    string                 `json:"from"`
+	To      string                 `json:"to"`
+	Changes []inventory.Difference `json:"changes"`
+}
