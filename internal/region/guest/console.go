@@ -47,15 +47,17 @@ func (c *console) printf(format string, args ...any) {
 }
 
 // pipe returns a file for children to write to; what they write is copied to
-// the console until the last of them has closed it.
-func (c *console) pipe() (*os.File, error) {
+// the console until the last of them has closed it, and then copied is closed.
+func (c *console) pipe() (w *os.File, copied <-chan struct{}, err error) {
 	pr, pw, err := os.Pipe()
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
+	done := make(chan struct{})
 	go func() {
+		defer close(done)
 		defer pr.Close()
 		_, _ = io.CopyBuffer(struct{ io.Writer }{c}, struct{ io.Reader }{pr}, make([]byte, 4<<10))
 	}()
-	return pw, nil
+	return pw, done, nil
 }

@@ -116,6 +116,21 @@ func TestBootAndStop(t *testing.T) {
 	}
 }
 
+// What user data says last is on the console when userData returns: under
+// systemd its process ends then.
+func TestUserDataIsCopiedWhole(t *testing.T) {
+	for range 20 {
+		// One at a time: each reaps all children of this process.
+		t.Run("", func(t *testing.T) {
+			s := inside(t, Boot{UserData: []byte("#!/bin/sh\nseq 2000\necho the last line\n")})
+			s.userData()
+			if out := s.text(t); !strings.Contains(out, "\n2000\nthe last line\ndayfly-guest: user data ended") {
+				t.Errorf("the console ends with %q", out[max(0, len(out)-100):])
+			}
+		})
+	}
+}
+
 func TestCommandsKeepResults(t *testing.T) {
 	s := inside(t, Boot{})
 	do := func(id, script string, limit time.Duration) Result {

@@ -84,7 +84,7 @@ func Init() error {
 
 func (s *system) run(stop <-chan os.Signal) error {
 	s.console.printf("boot")
-	out, err := s.console.pipe()
+	out, _, err := s.console.pipe()
 	if err != nil {
 		return err
 	}
@@ -163,7 +163,7 @@ func (s *system) userData() {
 		return
 	}
 	_ = mark.Close()
-	out, err := s.console.pipe()
+	out, copied, err := s.console.pipe()
 	if err != nil {
 		s.console.printf("user data: %v", err)
 		return
@@ -182,6 +182,13 @@ func (s *system) userData() {
 		return
 	}
 	ws := <-done
+	// Under systemd this process ends now: what the script said last must be on
+	// the console by then. What it left running may hold the pipe for ever.
+	out.Close()
+	select {
+	case <-copied:
+	case <-time.After(time.Second):
+	}
 	s.console.printf("user data ended: %s", describe(ws))
 }
 
