@@ -26,16 +26,25 @@ import (
 	"github.com/dayfly-infra/dayfly/internal/expire"
 	"github.com/dayfly-infra/dayfly/internal/reconcile"
 	"github.com/dayfly-infra/dayfly/internal/store"
+	"github.com/dayfly-infra/dayfly/internal/store/cached"
 	"github.com/dayfly-infra/dayfly/internal/store/postgres"
 	"github.com/dayfly-infra/dayfly/internal/store/sqlite"
 )
 
-// open opens the store at an address: a connection string or a file.
+// open opens the store at an address, a connection string or a file, as a server
+// does.
 func open(ctx context.Context, where string) (store.Store, error) {
+	var st store.Store
+	var err error
 	if postgres.Is(where) {
-		return postgres.Open(ctx, where, clock.Real{})
+		st, err = postgres.Open(ctx, where, clock.Real{})
+	} else {
+		st, err = sqlite.Open(ctx, where, clock.Real{})
 	}
-	return sqlite.Open(ctx, where, clock.Real{})
+	if err != nil {
+		return nil, err
+	}
+	return cached.New(cached.Config{Store: st, Kinds: []string{environment.Kind}, Clock: clock.Real{}}), nil
 }
 
 // poll is a loop that finds nothing to do: it reads its record, decides, and

@@ -150,6 +150,31 @@ func TestReplaceUnhealthyAndDead(t *testing.T) {
 	})
 }
 
+// What serves well is looked at by one loop, and a loss is noted by both at once.
+func TestOneLook(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		defer w.start(w.store)()
+		w.mustDeploy()
+		w.serves(1)
+		w.wait("all are noted", func() bool { return w.whole(1, 3) })
+		time.Sleep(2 * time.Minute)
+		before := w.cloud.Calls("Group")
+		time.Sleep(5 * time.Minute)
+		if n := w.cloud.Calls("Group") - before; n < 25 || n > 40 {
+			t.Errorf("its group was read %d times in five minutes, by loops that look every 10 s and every minute", n)
+		}
+		w.cloud.Sicken(w.instances(1)[0].ID, true)
+		began := time.Now()
+		w.wait("the generation says so", func() bool { return w.gen(1).Healthy < 3 })
+		if took := time.Since(began); took > 15*time.Second {
+			t.Errorf("that took %s", took)
+		}
+		w.wait("it is whole again", func() bool { g := w.gen(1); return g.Healthy == 3 && g.Blocker == nil })
+		w.destroy()
+		w.nothingLeft()
+	})
+}
+
 // When all fail together, their health check may be what is wrong: as many go on
 // running as shall serve.
 func TestAllUnhealthy(t *testing.T) {

@@ -38,6 +38,7 @@ import (
 	"github.com/dayfly-infra/dayfly/internal/rollout"
 	"github.com/dayfly-infra/dayfly/internal/server"
 	"github.com/dayfly-infra/dayfly/internal/store"
+	"github.com/dayfly-infra/dayfly/internal/store/cached"
 	"github.com/dayfly-infra/dayfly/internal/sweep"
 	"github.com/dayfly-infra/dayfly/internal/template"
 )
@@ -167,6 +168,7 @@ func open(ctx context.Context, cfg Config) (*Control, error) {
 	if err != nil {
 		return nil, err
 	}
+	st = cached.New(cached.Config{Store: st, Kinds: remembered, Clock: clock.Real{}})
 	owner, err := ownerID(ctx, st, cfg)
 	if err == nil {
 		cfg.replica, err = replicaName(cfg.Dir)

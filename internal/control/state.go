@@ -10,7 +10,13 @@ import (
 	"path/filepath"
 	"strings"
 
+	"github.com/dayfly-infra/dayfly/internal/bake"
 	"github.com/dayfly-infra/dayfly/internal/clock"
+	"github.com/dayfly-infra/dayfly/internal/environment"
+	"github.com/dayfly-infra/dayfly/internal/image"
+	"github.com/dayfly-infra/dayfly/internal/instance"
+	"github.com/dayfly-infra/dayfly/internal/pipeline"
+	"github.com/dayfly-infra/dayfly/internal/release"
 	"github.com/dayfly-infra/dayfly/internal/store"
 	"github.com/dayfly-infra/dayfly/internal/store/postgres"
 	"github.com/dayfly-infra/dayfly/internal/store/sqlite"
@@ -23,6 +29,9 @@ func openStore(ctx context.Context, cfg Config, clk clock.Clock) (store.Store, e
 	}
 	return sqlite.Open(ctx, filepath.Join(cfg.Dir, "dayfly.db"), clk)
 }
+
+// remembered are the kinds that loops read again and again.
+var remembered = []string{bake.Kind, image.Kind, image.ChannelKind, environment.Kind, environment.FoundationKind, environment.GenerationKind, instance.Kind, instance.FleetKind, pipeline.Kind, release.Kind}
 
 // IsDatabase tells whether an address is one of a database that servers share.
 func IsDatabase(address string) bool { return postgres.Is(address) }

@@ -29,6 +29,7 @@ import (
 	"github.com/dayfly-infra/dayfly/internal/pipeline"
 	"github.com/dayfly-infra/dayfly/internal/server"
 	"github.com/dayfly-infra/dayfly/internal/store"
+	"github.com/dayfly-infra/dayfly/internal/store/cached"
 	"github.com/dayfly-infra/dayfly/internal/store/sqlite"
 )
 
@@ -118,10 +119,11 @@ func (w *world) runs(step string) int { w.mu.Lock(); defer w.mu.Unlock(); return
 // inWorld runs a test in virtual time.
 func inWorld(t *testing.T, f func(t *testing.T, w *world)) {
 	synctest.Test(t, func(t *testing.T) {
-		st, err := sqlite.Open(t.Context(), ":memory:", clock.Real{})
+		database, err := sqlite.Open(t.Context(), ":memory:", clock.Real{})
 		if err != nil {
 			t.Fatal(err)
 		}
+		st := cached.New(cached.Config{Store: database, Kinds: remembered, Clock: clock.Real{}})
 		defer st.Close()
 		w := &world{t: t, cloud: cloudtest.New(clock.Real{}), store: st, box: &fakeBox{body: "one"}, dir: t.TempDir(), fail: map[string]string{}, ran: map[string]int{}, limit: 3 * time.Hour, log: io.Discard}
 		w.cloud.Exec = w.exec

@@ -108,8 +108,23 @@ func (q *queue) done(k key, again, floor time.Duration) {
 		q.push(k)
 	}
 	if again > 0 {
-		q.later(k, now.Add(again))
+		q.later(k, together(now.Add(again), again))
 	}
+}
+
+// grid is how much later than asked for a key may come that waits for a second
+// or more, so that many wake the process together and not one after the other.
+const grid = 100 * time.Millisecond
+
+func together(due time.Time, wait time.Duration) time.Time {
+	if wait < time.Second {
+		return due
+	}
+	at := due.Truncate(grid)
+	if at.Before(due) {
+		at = at.Add(grid)
+	}
+	return at
 }
 
 func (q *queue) push(k key) {
@@ -118,8 +133,10 @@ func (q *queue) push(k key) {
 	}
 	q.waiting[k] = true
 	q.ready = append(q.ready, k)
-	close(q.signal)
-	q.signal = make(chan struct{})
+	if len(q.ready) == 1 { // nobody waits while there is something
+		close(q.signal)
+		q.signal = make(chan struct{})
+	}
 }
 
 // later makes a key ready at due, if it is not to be ready before.

@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"maps"
 	"path"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -35,6 +36,15 @@ type Generations struct {
 // Kind implements reconcile.Loop.
 func (*Generations) Kind() string { return environment.GenerationKind }
 
+// Follows implements reconcile.Follower: what serves is looked at by the loop
+// that heals, which notes down in its fleets' records how many do.
+func (*Generations) Follows(k store.Key) []string {
+	if k.Kind == instance.FleetKind {
+		return []string{path.Dir(k.Name)}
+	}
+	return nil
+}
+
 // Reconcile implements reconcile.Loop.
 func (l *Generations) Reconcile(ctx context.Context, name string) (time.Duration, error) {
 	g, _, err := store.Get[environment.Generation](ctx, l.Store, environment.GenerationKind, name)
@@ -50,6 +60,10 @@ func (l *Generations) Reconcile(ctx context.Context, name string) (time.Duration
 		return reconcile.Done, nil
 	case environment.Terminating:
 		return l.terminate(ctx, name, g, object)
+	case environment.Serving:
+		if wait, err := l.noted(ctx, name, g); wait > 0 || err != nil {
+			return wait, err
+		}
 	}
 	st, err := l.Cloud.Stack(ctx, g.Stack)
 	if fault.KindOf(err) == fault.NotFound {
@@ -262,6 +276,39 @@ func (l *Generations) early(ctx context.Context, name string, g environment.Gene
 	}
 	l.looked[name] = now
 	return 0, nil
+}
+
+// ownEvery is how often a generation that is whole by its fleets' records is
+// looked at all the same: its stack may have been deleted.
+const ownEvery = time.Minute
+
+// noted takes what the fleets' records say. While they say that all is well,
+// nothing is asked a second time; wait is until the next look.
+func (l *Generations) noted(ctx context.Context, name string, g environment.Generation) (wait time.Duration, err error) {
+	l.mu.Lock()
+	wait = l.looked[name].Add(ownEvery).Sub(l.Clock.Now())
+	l.mu.Unlock()
+	if wait <= 0 {
+		return 0, nil
+	}
+	fleets, err := store.List[instance.Fleet](ctx, l.Store, instance.FleetKind, name+"/")
+	if err != nil {
+		return 0, err
+	}
+	serving := 0
+	for _, f := range fleets {
+		if slices.Contains(g.Groups, f.Group) {
+			serving += f.Serving
+		}
+	}
+	if serving < g.Size {
+		return 0, nil // what is missing, and why, takes a look
+	}
+	return wait, l.update(ctx, name, func(g *environment.Generation) {
+		if g.Phase == environment.Serving {
+			g.Healthy, g.Launched, g.Blocker = serving, max(g.Launched, serving), nil
+		}
+	})
 }
 
 func (l *Generations) look(ctx context.Context, g environment.Generation) (seen, error) {

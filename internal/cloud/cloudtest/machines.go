@@ -111,6 +111,7 @@ func (c *Cloud) KillInstances(group string) {
 // Group implements the driver's.
 func (d *Driver) Group(_ context.Context, name string) (cloud.Group, error) {
 	defer d.c.lock()()
+	d.c.calls["Group"]++
 	g := d.c.groups[name]
 	if g == nil {
 		return cloud.Group{}, Absent("autoscaling:DescribeAutoScalingGroups", name)
