@@ -11,6 +11,7 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -19,6 +20,7 @@ import (
 	"github.com/dayfly-infra/dayfly/internal/access"
 	"github.com/dayfly-infra/dayfly/internal/clock"
 	"github.com/dayfly-infra/dayfly/internal/image"
+	"github.com/dayfly-infra/dayfly/internal/instance"
 	"github.com/dayfly-infra/dayfly/internal/server"
 	"github.com/dayfly-infra/dayfly/internal/token"
 )
@@ -147,7 +149,19 @@ func TestDocument(t *testing.T) {
 		}
 		value := map[string][]string{"name": {"nothing", "shop-dev", run.Name, im.Name}, "suite": {"api"}, "file": {"junit.xml"}, "object": {"", "shop-dev"}, "limit": {"1"}, "to": {im.Name},
 			"exec-bake/name": {broken.Name}, "cancel-bake/name": {broken.Name}, "quarantine-image/name": {im.Name}, "delete-image/name": {"nothing", spare}, "revoke-token/name": {"nothing", revoked.ID}}
-		ids := w.instances(1)
+		// Those that serve when they are asked for: a deploy comes before.
+		ids := sync.OnceValue(func() (ids []string) {
+			w.wait("the environment is at rest", func() bool {
+				e := w.env()
+				return e.Next == nil && e.Serving == e.Want && w.whole(e.Serving, 3)
+			})
+			for _, i := range w.instances(w.env().Serving) {
+				if i.State == instance.Serving {
+					ids = append(ids, i.ID)
+				}
+			}
+			return ids
+		})
 		field := func(op, name string, i int) any {
 			switch op + "/" + name {
 			case "create-token/name":
@@ -155,9 +169,9 @@ func TestDocument(t *testing.T) {
 			case "create-token/role":
 				return "viewer"
 			case "keep-instance/name", "release-instance/name":
-				return ids[0].ID
+				return ids()[0]
 			case "replace-instance/name":
-				return ids[1].ID
+				return ids()[1]
 			case "quarantine-image/quarantined":
 				return i%2 == 0
 			}
