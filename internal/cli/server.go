@@ -13,10 +13,11 @@ import (
 )
 
 type serverCmd struct {
-	Start  serverStartCmd  `cmd:"" help:"Start the server; it talks to the AWS endpoint of the environment (AWS_ENDPOINT_URL, AWS_PROFILE, ...)."`
-	Stop   serverStopCmd   `cmd:"" help:"Stop the server; what it launched goes on."`
-	Status serverStatusCmd `cmd:"" help:"Say whether it runs, and for which account and region."`
-	Run    serverRunCmd    `cmd:"" hidden:"" help:"Be the server (service managers start this)."`
+	Start   serverStartCmd   `cmd:"" help:"Start the server; it talks to the AWS endpoint of the environment (AWS_ENDPOINT_URL, AWS_PROFILE, ...)."`
+	Stop    serverStopCmd    `cmd:"" help:"Stop the server; what it launched goes on."`
+	Status  serverStatusCmd  `cmd:"" help:"Say whether it runs, and for which account and region."`
+	OpenAPI serverOpenAPICmd `cmd:"" name:"openapi" help:"Print the API's OpenAPI document; no server is needed. For example: dayfly server openapi > dayfly.json"`
+	Run     serverRunCmd     `cmd:"" hidden:"" help:"Be the server (service managers start this)."`
 }
 
 func (a *app) serverDaemon(args ...string) daemon {
@@ -78,6 +79,13 @@ func (serverStatusCmd) Run(ctx context.Context, a *app) error {
 		}
 		fmt.Fprintf(w, "the server runs (process %d), account %s, region %s at %s\n", s.PID, s.Account, s.Region, where)
 	})
+}
+
+type serverOpenAPICmd struct{}
+
+func (serverOpenAPICmd) Run(a *app) error {
+	a.Output = "json"
+	return a.print(server.Document(a.version), nil)
 }
 
 type serverRunCmd struct {

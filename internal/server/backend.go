@@ -4,6 +4,8 @@ import (
 	"context"
 	"io"
 
+	"github.com/danielgtaylor/huma/v2"
+
 	"github.com/dayfly-infra/dayfly/internal/bake"
 	"github.com/dayfly-infra/dayfly/internal/environment"
 	"github.com/dayfly-infra/dayfly/internal/image"
@@ -48,7 +50,7 @@ type Blueprint struct {
 
 // Deploy asks for an environment with the most recent release.
 type Deploy struct {
-	Files   string `json:"files" doc:"digest of the blueprint, from POST /v1/blueprints" pattern:"^sha256:[0-9a-f]{64}$"`
+	Files   string `json:"files" doc:"digest of the blueprint, from POST /v1/blueprints" pattern:"^sha256:[0-9a-f]{64}$" maxLength:"71"`
 	Purpose string `json:"purpose" doc:"key in the blueprint's environments" maxLength:"32"`
 	Name    string `json:"name,omitempty" doc:"the environment's name, default BLUEPRINT-PURPOSE" maxLength:"60" pattern:"^([a-z][a-z0-9-]*[a-z0-9])?$"`
 	Size    int    `json:"size,omitempty" doc:"instances, default the blueprint's" minimum:"0" maximum:"1000"`
@@ -56,13 +58,21 @@ type Deploy struct {
 
 // Test asks for a run of the blueprint's suites.
 type Test struct {
-	Files  string   `json:"files" pattern:"^sha256:[0-9a-f]{64}$"`
+	Files  string   `json:"files" pattern:"^sha256:[0-9a-f]{64}$" maxLength:"71"`
 	Suites []string `json:"suites,omitempty" doc:"names, default all" maxItems:"200"`
+}
+
+// TransformSchema implements huma.SchemaTransformer: tags cannot bound what is in
+// a list.
+func (Test) TransformSchema(_ huma.Registry, s *huma.Schema) *huma.Schema {
+	most := 60
+	s.Properties["suites"].Items.MaxLength = &most
+	return s
 }
 
 // Files names a blueprint.
 type Files struct {
-	Files string `json:"files" doc:"digest of the blueprint, from POST /v1/blueprints" pattern:"^sha256:[0-9a-f]{64}$"`
+	Files string `json:"files" doc:"digest of the blueprint, from POST /v1/blueprints" pattern:"^sha256:[0-9a-f]{64}$" maxLength:"71"`
 }
 
 // Reason is one blocker as a sentence.
@@ -85,7 +95,7 @@ type Status struct {
 
 // StartBake asks for a blueprint's image.
 type StartBake struct {
-	Files  string `json:"files" doc:"digest of the blueprint, from POST /v1/blueprints" pattern:"^sha256:[0-9a-f]{64}$"`
+	Files  string `json:"files" doc:"digest of the blueprint, from POST /v1/blueprints" pattern:"^sha256:[0-9a-f]{64}$" maxLength:"71"`
 	Resume bool   `json:"resume,omitempty" doc:"go on with the builder that a failed bake keeps"`
 	From   string `json:"from,omitempty" doc:"that bake; default the blueprint's last" maxLength:"120"`
 }

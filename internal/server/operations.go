@@ -59,7 +59,8 @@ func (s *Server) describe(op *huma.Operation) {
 		op.MaxBodyBytes = maxBody
 	}
 	if op.Method == http.MethodPost {
-		op.Parameters = append(op.Parameters, &huma.Param{Name: keyHeader, In: "header", Schema: &huma.Schema{Type: "string", Pattern: keyForm.String()},
+		most := 128
+		op.Parameters = append(op.Parameters, &huma.Param{Name: keyHeader, In: "header", Schema: &huma.Schema{Type: "string", Pattern: keyForm.String(), MaxLength: &most},
 			Description: "for 24 hours the same key gives the same answer and does nothing again; with another request it is refused"})
 	}
 }

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/danielgtaylor/huma/v2"
+	"github.com/danielgtaylor/huma/v2/validation"
 
 	"github.com/dayfly-infra/dayfly/internal/fault"
 	"github.com/dayfly-infra/dayfly/internal/store"
@@ -108,7 +109,19 @@ func mistake(d *huma.ErrorDetail) Mistake {
 		rest = "[" + index + "." + rest
 	}
 	m.Pointer = "#" + pointer(rest)
+	if name := absent(d.Message); name != "" { // huma points to what lacks it
+		m.Pointer += "/" + escape.Replace(name)
+	}
 	return m
+}
+
+// absent is the name of the field that a message of huma says is not there.
+func absent(message string) string {
+	before, after, _ := strings.Cut(validation.MsgExpectedRequiredProperty, "%s")
+	if name, ok := strings.CutPrefix(message, before); ok && strings.HasSuffix(name, after) {
+		return strings.TrimSuffix(name, after)
+	}
+	return ""
 }
 
 var escape = strings.NewReplacer("~", "~0", "/", "~1")

@@ -134,6 +134,11 @@ func schemaName(t reflect.Type, hint string) string {
 // OpenAPI is the document.
 func (s *Server) OpenAPI() *huma.OpenAPI { return s.api.OpenAPI() }
 
+// Document is the OpenAPI document of a version, without a server.
+func Document(version string) *huma.OpenAPI {
+	return New(Config{Version: version, Backend: struct{ Backend }{}}).OpenAPI()
+}
+
 // Drain ends the streams, whose clients come again elsewhere; other requests
 // go on to their end.
 func (s *Server) Drain() { s.drained.Do(func() { close(s.drain) }) }

@@ -60,8 +60,8 @@ func (s *Server) watch() {
 
 type watchInput struct {
 	Kinds []string `query:"kinds" maxItems:"20" doc:"default: all" enum:"bake,image,channel,release,environment,generation,foundation,run,instance,fleet"`
-	Since int64    `query:"since" minimum:"-1" default:"-1" doc:"a revision; 0: first all that is there; -1: from now on"`
-	Last  string   `header:"Last-Event-ID" pattern:"^[0-9]{0,18}$" doc:"as browsers send it; it goes before since"`
+	Since int64    `query:"since" minimum:"-1" maximum:"9007199254740991" default:"-1" doc:"a revision; 0: first all that is there; -1: from now on"`
+	Last  string   `header:"Last-Event-ID" pattern:"^[0-9]{0,18}$" maxLength:"18" doc:"as browsers send it; it goes before since"`
 	Beat  int      `query:"heartbeat" minimum:"1" maximum:"60" default:"15" doc:"seconds"`
 }
 
