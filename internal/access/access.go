@@ -46,6 +46,7 @@ var Needs = map[string]Role{
 	"whoami":            Viewer,
 	"list-instances":    Viewer,
 	"list-fleets":       Viewer,
+	"list-events":       Viewer,
 	"diff-images":       Viewer,
 	"get-report":        Viewer,
 	"get-sbom":          Viewer,

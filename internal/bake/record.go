@@ -87,6 +87,7 @@ type Bake struct {
 	Since   time.Time `json:"since"` // of the step
 	Ended   time.Time `json:"ended,omitzero"`
 	Steps   []Timing  `json:"steps,omitempty"`
+	Op      string    `json:"op,omitempty"` // the operation that it is part of, as in logs and events
 }
 
 // Timing is how long a step took.

@@ -47,6 +47,7 @@ type root struct {
 	Test     testCmd     `cmd:"" help:"Run the blueprint's suites side by side, each in an environment of its own."`
 	Runs     runsCmd     `cmd:"" help:"List test runs, or show one."`
 	Why      whyCmd      `cmd:"" help:"Say why something waits."`
+	Events   eventsCmd   `cmd:"" help:"Say what happened: to everything, to one object, or in one operation."`
 	Sweep    sweepCmd    `cmd:"" help:"Find, and remove, what belongs to nothing."`
 	Audit    auditCmd    `cmd:"" help:"Say who did what, when, from where and with which result."`
 	Token    tokenCmd    `cmd:"" help:"Make, list and revoke tokens for the API."`

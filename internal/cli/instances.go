@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"net/url"
 	"slices"
 	"text/tabwriter"
 	"time"
@@ -105,6 +106,10 @@ func (c *instanceShowCmd) Run(ctx context.Context, a *app) error {
 		if i.ID != c.Name && i.Name() != c.Name {
 			continue
 		}
+		es, err := events(ctx, a, url.Values{"object": {instance.Kind + "/" + i.Name()}}, 200)
+		if err != nil {
+			return err
+		}
 		return a.print(i, func(w io.Writer) {
 			fmt.Fprintf(w, "%s is %s\n  image %s, release %s, zone %s, address %s\n", i.Name(), i.State, i.Image, i.Release, i.Zone, dash(i.Address))
 			if i.Parent != "" {
@@ -113,7 +118,11 @@ func (c *instanceShowCmd) Run(ctx context.Context, a *app) error {
 			if !i.Deadline.IsZero() && i.Ended.IsZero() {
 				fmt.Fprintf(w, "  replaced by %s at the latest\n", i.Deadline.Local().Format(time.RFC1123))
 			}
-			for _, s := range i.Steps {
+			if len(es) > 0 {
+				showEvents(w, es, false)
+				return
+			}
+			for _, s := range i.Steps { // events are kept for a time only
 				fmt.Fprintf(w, "  %s  %s\n", s.At.Local().Format("2006-01-02 15:04:05"), s.What)
 			}
 		})

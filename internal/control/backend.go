@@ -358,7 +358,11 @@ func (c *Control) DeleteImage(ctx context.Context, name string) error {
 
 // Sweep implements server.Backend.
 func (c *Control) Sweep(ctx context.Context, dry bool) (sweep.Report, error) {
-	return c.sweeper.Sweep(cloud.WithPriority(ctx, cloud.Sweep), dry)
+	r, err := c.sweeper.Sweep(cloud.WithPriority(ctx, cloud.Sweep), dry)
+	if !dry {
+		c.orphans(ctx, r)
+	}
+	return r, err
 }
 
 // live tells of every object that has a record whether it still wants what it

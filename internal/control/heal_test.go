@@ -4,6 +4,9 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"net/http"
+	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -12,10 +15,12 @@ import (
 	"github.com/dayfly-infra/dayfly/internal/cloud"
 	"github.com/dayfly-infra/dayfly/internal/cloud/cloudtest"
 	"github.com/dayfly-infra/dayfly/internal/environment"
+	"github.com/dayfly-infra/dayfly/internal/event"
 	"github.com/dayfly-infra/dayfly/internal/fault"
 	"github.com/dayfly-infra/dayfly/internal/handoff"
 	"github.com/dayfly-infra/dayfly/internal/image"
 	"github.com/dayfly-infra/dayfly/internal/instance"
+	"github.com/dayfly-infra/dayfly/internal/operation"
 	"github.com/dayfly-infra/dayfly/internal/server"
 	"github.com/dayfly-infra/dayfly/internal/store"
 )
@@ -371,4 +376,82 @@ func TestExtend(t *testing.T) {
 // ann is who asks.
 func ann(t *testing.T) context.Context {
 	return access.With(t.Context(), access.Principal{ID: "token:ann", Name: "ann", Role: access.Operator})
+}
+
+// What happened to an environment is told in its order, within its operation,
+// and nothing is told while nothing happens.
+func TestEvents(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		defer w.start(w.store)()
+		if _, err := w.api.Deploy(operation.With(t.Context(), "request-1"), server.Deploy{Files: w.files, Purpose: "dev"}); err != nil {
+			t.Fatal(err)
+		}
+		w.serves(1)
+		w.wait("all are noted", func() bool { return w.whole(1, 3) })
+		a := w.serve()
+		ask := func(query string) (reasons []string, all []event.Event) {
+			t.Helper()
+			rec := a.ask(http.MethodGet, "/v1/events?limit=500&"+query, "", nil)
+			var p server.Page[event.Event]
+			if err := json.Unmarshal(rec.Body.Bytes(), &p); err != nil || rec.Code != 200 {
+				t.Fatalf("%d, %v: %s", rec.Code, err, rec.Body)
+			}
+			slices.Reverse(p.Items)
+			for _, e := range p.Items {
+				reasons = append(reasons, e.Reason)
+			}
+			return reasons, p.Items
+		}
+		got, all := ask("object=environment/shop-dev")
+		want := []string{"DeployRequested", "ReleaseResolved", "ImageResolved", "GenerationRequested", "TrafficMoved", "Serving"}
+		// Time is virtual and the two servers' events are of one moment.
+		if slices.Index(got, "DeployRequested") > 1 || !slices.Equal(slices.Compact(slices.Sorted(slices.Values(got))), slices.Sorted(slices.Values(want))) {
+			t.Errorf("told of the environment: %v", got)
+		}
+		id := all[0].Op
+		if id != "request-1" {
+			t.Fatalf("the deploy is part of %q", id)
+		}
+		got, _ = ask("op=" + id)
+		for _, reason := range append(want, "FoundationReady", "GenerationReady", "InstanceInService", "BakeFinished", "ImageCreated") {
+			if !slices.Contains(got, reason) {
+				t.Errorf("%s is not told of in the operation: %v", reason, got)
+			}
+		}
+		time.Sleep(time.Minute)
+		before, _ := ask("object=shop-dev")
+		time.Sleep(30 * time.Minute)
+		if after, _ := ask("object=shop-dev"); len(after) != len(before) {
+			t.Errorf("told at rest: %v", after[len(before):])
+		}
+		sick := w.instances(1)[0]
+		w.cloud.Sicken(sick.ID, true)
+		w.wait("the sick one is gone", func() bool { return w.instance(sick.Name()).State == instance.Gone })
+		if got, _ := ask("object=" + sick.ID + "&severity=warning"); !slices.Equal(got, []string{"InstanceFailing", "InstanceReplacing"}) {
+			t.Errorf("told of the sick one: %v", got)
+		}
+		if got, _ := ask("search=health%20check&since=" + time.Now().Add(-10*time.Minute).UTC().Format(time.RFC3339)); len(got) == 0 {
+			t.Error("the health check is not found")
+		}
+		// Pages of one have the same as one page.
+		_, all = ask("object=shop-dev")
+		var paged []event.Event
+		for cursor := ""; ; {
+			rec := a.ask(http.MethodGet, "/v1/events?object=shop-dev&limit=1&cursor="+cursor, "", nil)
+			var p server.Page[event.Event]
+			if err := json.Unmarshal(rec.Body.Bytes(), &p); err != nil || len(p.Items) > 1 {
+				t.Fatal(err, rec.Body)
+			}
+			paged = append(paged, p.Items...)
+			if cursor = p.Next; cursor == "" {
+				break
+			}
+		}
+		slices.Reverse(paged)
+		if !reflect.DeepEqual(paged, all) {
+			t.Errorf("%d events by pages of one, %d at once", len(paged), len(all))
+		}
+		w.destroy()
+		w.nothingLeft()
+	})
 }

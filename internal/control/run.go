@@ -27,12 +27,15 @@ import (
 	"github.com/dayfly-infra/dayfly/internal/box/git"
 	"github.com/dayfly-infra/dayfly/internal/box/https"
 	"github.com/dayfly-infra/dayfly/internal/box/s3"
+	"github.com/dayfly-infra/dayfly/internal/chronicle"
 	"github.com/dayfly-infra/dayfly/internal/clock"
 	"github.com/dayfly-infra/dayfly/internal/cloud"
 	"github.com/dayfly-infra/dayfly/internal/cloud/limiter"
+	"github.com/dayfly-infra/dayfly/internal/event"
 	"github.com/dayfly-infra/dayfly/internal/expire"
 	"github.com/dayfly-infra/dayfly/internal/fault"
 	"github.com/dayfly-infra/dayfly/internal/heal"
+	"github.com/dayfly-infra/dayfly/internal/operation"
 	"github.com/dayfly-infra/dayfly/internal/reconcile"
 	"github.com/dayfly-infra/dayfly/internal/resolve"
 	"github.com/dayfly-infra/dayfly/internal/rollout"
@@ -112,28 +115,40 @@ func (c *Control) sweepNowAndThen(ctx context.Context) {
 		if !active {
 			continue
 		}
-		r, err := c.Sweep(reconcile.WithEpoch(ctx, epoch), false)
-		if err != nil {
+		if _, err := c.Sweep(reconcile.WithEpoch(ctx, epoch), false); err != nil {
 			c.cfg.Log.Warn("the sweep failed", "error", err)
 		}
-		for _, o := range r.Orphans {
-			c.cfg.Log.Warn("orphan", "kind", o.Kind, "id", o.ID, "why", o.Why, "removed", o.Removed)
+	}
+}
+
+// orphans writes down what a sweep found and removed.
+func (c *Control) orphans(ctx context.Context, r sweep.Report) {
+	var es []event.Event
+	for _, o := range r.Orphans {
+		if o.Removed {
+			es = append(es, event.New("orphan", o.Kind+"/"+o.ID, "OrphanRemoved", event.Warning, "it belonged to nothing and was removed: %s", o.Why))
+		} else {
+			c.cfg.Log.WarnContext(ctx, "orphan", "kind", o.Kind, "id", o.ID, "why", o.Why)
 		}
+	}
+	if err := c.chronicle.Note(ctx, reconcile.Epoch(ctx), es...); err != nil {
+		c.cfg.Log.WarnContext(ctx, "what the sweep removed is not written down", "error", err)
 	}
 }
 
 // Control is a server that is wired and not running yet.
 type Control struct {
-	cfg      Config
-	store    store.Store
-	cloud    driver
-	files    *files
-	bakes    *bake.Loop
-	resolver *resolve.Resolver
-	sweeper  *sweep.Sweeper
-	engine   *reconcile.Engine
-	clock    clock.Clock
-	full     atomic.Pointer[blocker.Blocker] // while the disk is nearly full
+	cfg       Config
+	store     store.Store
+	chronicle *chronicle.Store
+	cloud     driver
+	files     *files
+	bakes     *bake.Loop
+	resolver  *resolve.Resolver
+	sweeper   *sweep.Sweeper
+	engine    *reconcile.Engine
+	clock     clock.Clock
+	full      atomic.Pointer[blocker.Blocker] // while the disk is nearly full
 }
 
 // driver is all that the server needs of the cloud.
@@ -164,6 +179,7 @@ func open(ctx context.Context, cfg Config) (*Control, error) {
 	clk := clock.NewSteady(func(jump, hold time.Duration) {
 		cfg.Log.Warn("the clock of this machine was set forward; deadlines do not follow it until that has lasted", "jump", jump.Round(time.Second), "hold", hold)
 	})
+	cfg.Log = slog.New(operation.Handler(cfg.Log.Handler()))
 	st, err := openStore(ctx, cfg, clock.Real{})
 	if err != nil {
 		return nil, err
@@ -204,6 +220,8 @@ func open(ctx context.Context, cfg Config) (*Control, error) {
 
 // wire makes the loops over store, cloud and clock.
 func (c *Control) wire(agent, probe []byte, openBox func(address string) (box.Box, error)) {
+	c.chronicle = chronicle.New(c.store, c.clock, c.cfg.Log)
+	c.store = c.chronicle
 	cfg, st, clk, owner := c.cfg, c.store, c.clock, c.cloud.Owner()
 	name := func(record string) string { return rollout.StackName(owner, record) }
 	c.files = &files{dir: filepath.Join(cfg.Dir, "blueprints"), store: st, cloud: c.cloud, got: map[string]*blueprint.Blueprint{}}
@@ -211,7 +229,7 @@ func (c *Control) wire(agent, probe []byte, openBox func(address string) (box.Bo
 	c.resolver = &resolve.Resolver{Store: st, Cloud: c.cloud, Open: openBox, Dir: filepath.Join(cfg.Dir, "tmp"), Clock: clk, Log: cfg.Log, Epoch: reconcile.Epoch}
 	c.sweeper = &sweep.Sweeper{Store: st, Cloud: c.cloud, Live: c.live, Clock: clk}
 	rc := rollout.Config{Store: st, Cloud: c.cloud, Blueprints: c.files, Templates: templates{}, Images: c.bakes, Releases: c.resolver, Clock: clk, Log: cfg.Log, Patience: patience}
-	c.engine = reconcile.New(reconcile.Config{Store: st, Clock: clk, Log: cfg.Log, Holder: cmp.Or(cfg.replica, owner), Loops: prioritized([]reconcile.Loop{
+	c.engine = reconcile.New(reconcile.Config{Store: st, Clock: clk, Log: cfg.Log, Holder: cmp.Or(cfg.replica, owner), Loops: prioritized(st, []reconcile.Loop{
 		c.bakes,
 		&rollout.Foundations{Config: rc}, &rollout.Generations{Config: rc}, &rollout.Environments{Config: rc},
 		&advance.Loop{Store: st, Cloud: c.cloud, Blueprints: suiteFiles{c.files}, Images: c.bakes, Releases: c.resolver, Clock: clk, Log: cfg.Log, StackName: name},

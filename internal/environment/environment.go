@@ -68,6 +68,7 @@ type Environment struct {
 	Address string           `json:"address,omitempty"` // URL that serves
 	Blocker *blocker.Blocker `json:"blocker,omitempty"`
 	Error   string           `json:"error,omitempty"`
+	Op      string           `json:"op,omitempty"` // the operation that it is part of, as in logs and events
 }
 
 // Change is a deploy that was asked for. Its fields are filled in as they are
@@ -99,6 +100,7 @@ type Foundation struct {
 	Phase     Phase             `json:"phase"`
 	Blocker   *blocker.Blocker  `json:"blocker,omitempty"`
 	Error     string            `json:"error,omitempty"`
+	Op        string            `json:"op,omitempty"` // the operation that it is part of, as in logs and events
 }
 
 // Generation is one stack of fleets made from (image, release, parameters).
@@ -125,6 +127,7 @@ type Generation struct {
 	Lost         int               `json:"lost"`     // instances that were launched and never became healthy
 	Blocker      *blocker.Blocker  `json:"blocker,omitempty"`
 	Error        string            `json:"error,omitempty"`
+	Op           string            `json:"op,omitempty"` // the operation that it is part of, as in logs and events
 }
 
 // GenerationName is the record's name.

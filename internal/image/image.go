@@ -40,6 +40,7 @@ type Image struct {
 	Report    string    `json:"report,omitempty"`    // object key of Puppet's last report
 	Inventory string    `json:"inventory,omitempty"` // object key of what was found on a canary
 	SBOM      string    `json:"sbom,omitempty"`      // object key of the CycloneDX document
+	Op        string    `json:"op,omitempty"`        // the operation that it is part of, as in logs and events
 }
 
 // Canary is a fresh instance of an image and what made it that one.
@@ -65,4 +66,5 @@ type Channel struct {
 	Image string    `json:"image"`
 	Moved time.Time `json:"moved"`
 	By    string    `json:"by"`
+	Op    string    `json:"op,omitempty"` // the operation that it is part of, as in logs and events
 }

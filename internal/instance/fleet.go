@@ -22,6 +22,7 @@ type Fleet struct {
 	Moves       int              `json:"moves,omitempty"` // how often its capacity was set: the same wish may come again
 	Takes       time.Duration    `json:"takes,omitempty"` // a launch, until it serves, as seen here
 	Blocker     *blocker.Blocker `json:"blocker,omitempty"`
+	Op          string           `json:"op,omitempty"` // the operation that it is part of, as in logs and events
 }
 
 // Surge is how many instances more than its size a group must be able to hold,

@@ -72,6 +72,7 @@ type Instance struct {
 	Silent bool `json:"silent,omitempty"`
 
 	Steps []Timeline `json:"steps,omitempty"`
+	Op    string     `json:"op,omitempty"` // the operation that it is part of, as in logs and events
 }
 
 // Leave is the decision that an instance is replaced.

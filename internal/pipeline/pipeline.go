@@ -44,6 +44,7 @@ type Run struct {
 
 	Blocker *blocker.Blocker `json:"blocker,omitempty"`
 	Error   string           `json:"error,omitempty"`
+	Op      string           `json:"op,omitempty"` // the operation that it is part of, as in logs and events
 }
 
 // Suite is a suite of a run and its result.

@@ -164,6 +164,7 @@ func (s *Server) operations() {
 	}) (*out[Page[audit.Entry]], error) {
 		return page[audit.Entry](ctx, s.cfg.Store, audit.Kind, "audit", Paged{Cursor: in.Cursor, Limit: in.Limit}, true)
 	})
+	s.events()
 	s.tokenOperations()
 }
 

@@ -5,14 +5,11 @@ package server
 
 import (
 	"context"
-	"crypto/rand"
-	"encoding/hex"
 	"fmt"
 	"log/slog"
 	"net/http"
 	"path"
 	"reflect"
-	"regexp"
 	"runtime/debug"
 	"strings"
 	"sync"
@@ -25,6 +22,7 @@ import (
 	"github.com/dayfly-infra/dayfly/internal/access"
 	"github.com/dayfly-infra/dayfly/internal/audit"
 	"github.com/dayfly-infra/dayfly/internal/clock"
+	"github.com/dayfly-infra/dayfly/internal/operation"
 	"github.com/dayfly-infra/dayfly/internal/store"
 	"github.com/dayfly-infra/dayfly/internal/token"
 )
@@ -143,31 +141,20 @@ func Document(version string) *huma.OpenAPI {
 // go on to their end.
 func (s *Server) Drain() { s.drained.Do(func() { close(s.drain) }) }
 
-type requestKey struct{}
-
-// RequestID is the id of the request that a context is of.
-func RequestID(ctx context.Context) string {
-	id, _ := ctx.Value(requestKey{}).(string)
-	return id
-}
-
-var requestForm = regexp.MustCompile(`^[A-Za-z0-9-]{8,32}$`)
+// RequestID is the id of the request that a context is of, and of the operation
+// that it begins.
+func RequestID(ctx context.Context) string { return operation.Of(ctx) }
 
 // ServeHTTP gives each request an id, logs it, and survives its panic.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	id := r.Header.Get("X-Request-Id")
-	if !requestForm.MatchString(id) {
-		b := make([]byte, 8)
-		_, _ = rand.Read(b)
-		id = hex.EncodeToString(b)
-	}
+	id := operation.FromHeaders(r.Header.Get("X-Request-Id"), r.Header.Get("Traceparent"))
 	began := s.cfg.Clock.Now()
 	h := w.Header()
 	h.Set("X-Request-Id", id)
 	h.Set("X-Content-Type-Options", "nosniff")
 	h.Set("Cache-Control", "no-store")
 	out := &recorder{ResponseWriter: w}
-	ctx := context.WithValue(r.Context(), requestKey{}, id)
+	ctx := operation.With(r.Context(), id)
 	defer func() {
 		if p := recover(); p != nil {
 			if p == http.ErrAbortHandler {

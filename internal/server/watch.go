@@ -14,6 +14,7 @@ import (
 
 	"github.com/dayfly-infra/dayfly/internal/bake"
 	"github.com/dayfly-infra/dayfly/internal/environment"
+	"github.com/dayfly-infra/dayfly/internal/event"
 	"github.com/dayfly-infra/dayfly/internal/image"
 	"github.com/dayfly-infra/dayfly/internal/instance"
 	"github.com/dayfly-infra/dayfly/internal/pipeline"
@@ -22,7 +23,7 @@ import (
 )
 
 // watched are the kinds that a watch may show.
-var watched = []string{bake.Kind, image.Kind, image.ChannelKind, release.Kind, environment.Kind, environment.GenerationKind, environment.FoundationKind, pipeline.Kind, instance.Kind, instance.FleetKind}
+var watched = []string{bake.Kind, image.Kind, image.ChannelKind, release.Kind, environment.Kind, environment.GenerationKind, environment.FoundationKind, pipeline.Kind, instance.Kind, instance.FleetKind, event.Kind}
 
 // Change is a record that was written. A reader that is slow sees a record's
 // last state only.
@@ -59,7 +60,7 @@ func (s *Server) watch() {
 }
 
 type watchInput struct {
-	Kinds []string `query:"kinds" maxItems:"20" doc:"default: all" enum:"bake,image,channel,release,environment,generation,foundation,run,instance,fleet"`
+	Kinds []string `query:"kinds" maxItems:"20" doc:"default: all" enum:"bake,image,channel,release,environment,generation,foundation,run,instance,fleet,event"`
 	Since int64    `query:"since" minimum:"-1" maximum:"9007199254740991" default:"-1" doc:"a revision; 0: first all that is there; -1: from now on"`
 	Last  string   `header:"Last-Event-ID" pattern:"^[0-9]{0,18}$" maxLength:"18" doc:"as browsers send it; it goes before since"`
 	Beat  int      `query:"heartbeat" minimum:"1" maximum:"60" default:"15" doc:"seconds"`

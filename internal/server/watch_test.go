@@ -18,7 +18,7 @@ import (
 	"github.com/dayfly-infra/dayfly/internal/store"
 )
 
-type event struct {
+type received struct {
 	id    int64
 	event string
 	data  string
@@ -53,7 +53,7 @@ func (w *world) watch(query, last string) *stream {
 func (s *stream) close() { s.cancel(); s.res.Body.Close() }
 
 // next reads an event; ok is false at the end of the stream.
-func (s *stream) next() (e event, ok bool) {
+func (s *stream) next() (e received, ok bool) {
 	for {
 		line, err := s.lines.ReadString('\n')
 		if err != nil {
@@ -75,7 +75,7 @@ func (s *stream) next() (e event, ok bool) {
 	}
 }
 
-func (s *stream) change() (Change, event) {
+func (s *stream) change() (Change, received) {
 	s.t.Helper()
 	for {
 		e, ok := s.next()
