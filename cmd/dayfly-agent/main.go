@@ -22,7 +22,7 @@ import (
 const usage = `dayfly-agent is what Dayfly installs in an image.
 
   dayfly-agent run                       at boot: details, hand-off, service, launch hook
-  dayfly-agent suite --files S3 --run COMMAND --results S3 [--timeout 30m]
+  dayfly-agent suite --files S3 --run COMMAND --results S3 [--timeout 30m] [--credential NAME=PARAMETER]
   dayfly-agent fetch s3://BUCKET/KEY FILE
   dayfly-agent put FILE s3://BUCKET/KEY
   dayfly-agent manifest                  at sealing: write the list of protected files
@@ -105,6 +105,10 @@ func suite(ctx context.Context, a *agent.Agent, args []string) (bool, error) {
 	f.StringVar(&s.Run, "run", "", "command in it")
 	f.StringVar(&s.Results, "results", "", "s3://BUCKET/PREFIX for the results")
 	f.DurationVar(&s.Timeout, "timeout", 30*time.Minute, "how long it may take")
+	f.Func("credential", "NAME=PARAMETER: a file with an SSM parameter's value, named by the variable NAME", func(v string) error {
+		s.Credentials = append(s.Credentials, v)
+		return nil
+	})
 	if err := f.Parse(args); err != nil {
 		return false, flag.ErrHelp
 	}

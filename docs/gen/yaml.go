@@ -11,75 +11,101 @@ import (
 
 // meanings of dayfly.yaml's keys. NAME stands for a name that the file gives.
 var meanings = map[string]string{
-	"name":                           "The blueprint's name.",
-	"foundation":                     "Template of the long-lived stack: network, access, roles, load balancer. Without the file the fleet's template holds everything.",
-	"fleet":                          "Template of a generation: launch template and Auto Scaling group. A new stack for every deploy.",
-	"image":                          "How the machine image is made.",
-	"image.base":                     "`debian-12`, `debian-12-slim`, an `ami-…`, or the name of an SSM parameter that holds one.",
-	"image.type":                     "Instance type of the builder.",
-	"image.role":                     "Role of the machines; the fact `dayfly_role` and `$DAYFLY_ROLE`. Default: the blueprint's name.",
-	"image.boot":                     "`armed`: the agent fires at boot what the bake armed. `puppet` is refused in this version.",
-	"image.keep_failed":              "How long a failed bake keeps its builder, for a look and for `dayfly bake --resume`; `0s`: not at all.",
-	"image.verify":                   "What every image must pass on two fresh instances: scripts, and goss files (`.yaml`; goss 0.4.9).",
-	"image.secrets_allow":            "Paths, or patterns, that may hold what looks like a secret. Without them a key, token or password on a fresh instance fails the bake.",
-	"image.puppet":                   "Where the catalog comes from: `code` or `server`.",
-	"image.puppet.code":              "Folder with `manifests/site.pp`, and `modules/`, `data/`, `hiera.yaml` at need.",
-	"image.puppet.server":            "The company's Puppet server, `HOST` or `HOST:PORT`, by a name that its certificate has. Default port 8140. See [Puppet](../howto/puppet.md).",
-	"image.puppet.address":           "IP address of the server, for the bake only, where no name server knows its name.",
-	"image.puppet.version":           "Version of the server's environment. Another one makes another image; the server's `config_version` must be the same, where it has one.",
-	"image.puppet.version_url":       "Address that answers with that version, asked when a bake is started.",
-	"image.puppet.ca_fingerprint":    "SHA-256 of the CA's bundle as the server gives it (`sha256sum ca_crt.pem` on the CA; not the fingerprint of the certificate that `openssl` prints). Without it the first CA that answers is believed.",
-	"image.puppet.maxwaitforcert":    "How long the CA may take to sign.",
-	"image.puppet.environment":       "Puppet's environment; the run is pinned to it.",
-	"image.puppet.role":              "Role of the builder; `pp_role` in its certificate. Default: `image.role`.",
-	"image.puppet.max_runs":          "Runs until one changes nothing; one more is a failed bake.",
-	"image.puppet.deadline":          "Time for all runs together.",
-	"release":                        "Where the team's code comes from.",
-	"release.box":                    "`https://`, `http://`, `s3://` or `file://` address of a folder with artifacts, `SHA256SUMS` and `LATEST`; or `git+https://`, `git+ssh://`, `git+file://` and a repository: a release is then the archive of a commit.",
-	"release.follow":                 "`latest`, or the name of an artifact.",
-	"handoff":                        "The team's own deploy script and what it starts.",
-	"handoff.run":                    "The deploy script. Its whole folder goes into the image.",
-	"handoff.service":                "Command that the agent keeps running after the script. Without it the script starts something itself.",
-	"handoff.user":                   "User of the service.",
-	"handoff.ready":                  "`http://:PORT/PATH` or `tcp://:PORT` on the instance itself: ready when it answers.",
-	"handoff.deadline":               "From boot to ready.",
-	"parameters":                     "Names of the template parameters that Dayfly passes its values in. A template that lacks one does not get it.",
-	"parameters.image":               "The image's AMI.",
-	"parameters.release_url":         "The release's address in the box.",
-	"parameters.release_mirror":      "The release's `s3://` address in Dayfly's bucket.",
-	"parameters.release_digest":      "The release's digest.",
-	"parameters.size":                "How many instances.",
-	"parameters.max_size":            "The group's MaxSize.",
-	"parameters.environment":         "The environment's name.",
-	"parameters.generation":          "The generation's number.",
-	"parameters.bucket":              "Dayfly's own bucket, for reports.",
-	"environments":                   "Environments by purpose; `dayfly deploy DIR NAME` makes one.",
-	"environments.NAME.size":         "How many instances.",
-	"environments.NAME.zones":        "How many availability zones are meant. The template decides; Dayfly does not check it yet.",
-	"environments.NAME.lease":        "How long it may live after a deploy. Then it is destroyed.",
-	"environments.NAME.lease_max":    "How far its lease may be extended, from the moment when it was made. Default: 24h, or the lease where that is longer.",
-	"environments.NAME.max_age":      "Maximum age of an instance. It is replaced before, at a moment of its own, and another serves first. Without it instances live as long as their generation.",
-	"environments.NAME.touched":      "What becomes of instances that somebody changed (a login, a Run Command, a protected file): `replace`, or only `report`.",
-	"environments.NAME.replace":      "How a generation follows another. `recreate`: the new one is made and serves, then the old one is deleted.",
-	"environments.NAME.image":        "A channel. Read and not used yet: a deploy takes the image of the blueprint's own inputs.",
-	"environments.NAME.parameters":   "Values for both templates' parameters, where they have them.",
-	"pipeline":                       "Stages in order. In this version `dayfly test` runs all automated suites of all stages side by side.",
-	"pipeline[].stage":               "The stage's name.",
-	"pipeline[].deploy":              "Environment that the stage deploys. Read and not carried out yet.",
-	"pipeline[].gate":                "A person decides. Read and not carried out yet.",
-	"pipeline[].gate.by":             "Who.",
-	"pipeline[].suites":              "Suites of the stage.",
-	"pipeline[].suites[].name":       "The suite's name.",
-	"pipeline[].suites[].run":        "Command in the folder.",
-	"pipeline[].suites[].manual":     "What a person does. Such a suite cannot be run by this version.",
-	"pipeline[].suites[].size":       "Instances of the suite's environment.",
-	"pipeline[].suites[].lease":      "For manual suites. Read and not used yet.",
-	"pipeline[].suites[].timeout":    "How long the command may take.",
-	"pipeline[].suites[].parameters": "Values for the fleet template's parameters.",
+	"name":                                 "The blueprint's name.",
+	"foundation":                           "Template of the long-lived stack: network, access, roles, load balancer. Without the file the fleet's template holds everything.",
+	"fleet":                                "Template of a generation: launch template and Auto Scaling group. A new stack for every deploy.",
+	"image":                                "How the machine image is made.",
+	"image.base":                           "`debian-12`, `debian-12-slim`, an `ami-…`, or the name of an SSM parameter that holds one.",
+	"image.type":                           "Instance type of the builder.",
+	"image.role":                           "Role of the machines; the fact `dayfly_role` and `$DAYFLY_ROLE`. Default: the blueprint's name.",
+	"image.boot":                           "`armed`: the agent fires at boot what the bake armed. `puppet` is refused in this version.",
+	"image.keep_failed":                    "How long a failed bake keeps its builder, for a look and for `dayfly bake --resume`; `0s`: not at all.",
+	"image.verify":                         "What every image must pass on two fresh instances: scripts, and goss files (`.yaml`; goss 0.4.9).",
+	"image.secrets_allow":                  "Paths, or patterns, that may hold what looks like a secret. Without them a key, token or password on a fresh instance fails the bake.",
+	"image.puppet":                         "Where the catalog comes from: `code` or `server`.",
+	"image.puppet.code":                    "Folder with `manifests/site.pp`, and `modules/`, `data/`, `hiera.yaml` at need.",
+	"image.puppet.server":                  "The company's Puppet server, `HOST` or `HOST:PORT`, by a name that its certificate has. Default port 8140. See [Puppet](../howto/puppet.md).",
+	"image.puppet.address":                 "IP address of the server, for the bake only, where no name server knows its name.",
+	"image.puppet.version":                 "Version of the server's environment. Another one makes another image; the server's `config_version` must be the same, where it has one.",
+	"image.puppet.version_url":             "Address that answers with that version, asked when a bake is started.",
+	"image.puppet.ca_fingerprint":          "SHA-256 of the CA's bundle as the server gives it (`sha256sum ca_crt.pem` on the CA; not the fingerprint of the certificate that `openssl` prints). Without it the first CA that answers is believed.",
+	"image.puppet.maxwaitforcert":          "How long the CA may take to sign.",
+	"image.puppet.environment":             "Puppet's environment; the run is pinned to it.",
+	"image.puppet.role":                    "Role of the builder; `pp_role` in its certificate. Default: `image.role`.",
+	"image.puppet.max_runs":                "Runs until one changes nothing; one more is a failed bake.",
+	"image.puppet.deadline":                "Time for all runs together.",
+	"release":                              "Where the team's code comes from.",
+	"release.box":                          "`https://`, `http://`, `s3://` or `file://` address of a folder with artifacts, `SHA256SUMS` and `LATEST`; or `git+https://`, `git+ssh://`, `git+file://` and a repository: a release is then the archive of a commit.",
+	"release.follow":                       "`latest`, or the name of an artifact.",
+	"handoff":                              "The team's own deploy script and what it starts.",
+	"handoff.run":                          "The deploy script. Its whole folder goes into the image.",
+	"handoff.service":                      "Command that the agent keeps running after the script. Without it the script starts something itself.",
+	"handoff.user":                         "User of the service.",
+	"handoff.ready":                        "`http://:PORT/PATH` or `tcp://:PORT` on the instance itself: ready when it answers.",
+	"handoff.deadline":                     "From boot to ready.",
+	"parameters":                           "Names of the template parameters that Dayfly passes its values in. A template that lacks one does not get it.",
+	"parameters.image":                     "The image's AMI.",
+	"parameters.release_url":               "The release's address in the box.",
+	"parameters.release_mirror":            "The release's `s3://` address in Dayfly's bucket.",
+	"parameters.release_digest":            "The release's digest.",
+	"parameters.size":                      "How many instances.",
+	"parameters.max_size":                  "The group's MaxSize.",
+	"parameters.environment":               "The environment's name.",
+	"parameters.generation":                "The generation's number.",
+	"parameters.bucket":                    "Dayfly's own bucket, for reports.",
+	"environments":                         "Environments by purpose; `dayfly deploy DIR NAME` makes one.",
+	"environments.NAME.size":               "How many instances.",
+	"environments.NAME.zones":              "How many availability zones are meant. The template decides; Dayfly does not check it yet.",
+	"environments.NAME.lease":              "How long it may live after a deploy. Then it is destroyed.",
+	"environments.NAME.lease_max":          "How far its lease may be extended, from the moment when it was made. Default: 24h, or the lease where that is longer.",
+	"environments.NAME.max_age":            "Maximum age of an instance. It is replaced before, at a moment of its own, and another serves first. Without it instances live as long as their generation.",
+	"environments.NAME.touched":            "What becomes of instances that somebody changed (a login, a Run Command, a protected file): `replace`, or only `report`.",
+	"environments.NAME.replace":            "How a generation follows another. `recreate`: the new one is made and serves, then the old one is deleted.",
+	"environments.NAME.image":              "A channel. Read and not used yet: a deploy takes the image of the blueprint's own inputs.",
+	"environments.NAME.parameters":         "Values for both templates' parameters, where they have them.",
+	"runs":                                 "What holds for every run of the pipeline.",
+	"runs.team":                            "Whose share of the server's quota of instances a run takes. Default: the blueprint's name.",
+	"runs.at_once":                         "Instances that one run may have at once; 0: as many as the server allows.",
+	"runs.supersede":                       "A new run cancels the earlier ones of the blueprint that are not over, unless they are deploying.",
+	"runs.notify":                          "Who hears of runs.",
+	"runs.notify[].to":                     "Name of a file in the server's folder `secrets`; its line is the address, which stays out of the blueprint and of all records.",
+	"runs.notify[].format":                 "`json`: the run as the API has it; `slack`: a message.",
+	"runs.notify[].on":                     "When: `passed`, `failed`, `gate` (one waits for a person), `manual` (a suite waits for a tester). Default: `failed` and `gate`.",
+	"pipeline":                             "Stages in order; the suites of a stage run side by side. `dayfly run start` runs it all, `dayfly test` the automated suites only. See [Pipelines](../howto/pipelines.md).",
+	"pipeline[].stage":                     "The stage's name.",
+	"pipeline[].required":                  "`false`: the run goes on when the stage fails; a gate after it may read its results.",
+	"pipeline[].deploy":                    "Environment that the stage deploys, with the image and the release that the run has tested. `dayfly deploy` refuses it past the pipeline.",
+	"pipeline[].gate":                      "The run waits here: one of `by`, `results` and `metric`.",
+	"pipeline[].gate.by":                   "Persons or groups, one of whom approves or rejects.",
+	"pipeline[].gate.timeout":              "Then the gate is closed for good.",
+	"pipeline[].gate.results":              "It opens when the suites before it keep to these limits.",
+	"pipeline[].gate.results.min_passed":   "Test cases that passed, at least.",
+	"pipeline[].gate.results.max_failed":   "Test cases that failed, at most.",
+	"pipeline[].gate.results.max_flaky":    "Suites that passed at a later try only, at most; -1: any number.",
+	"pipeline[].gate.results.max_skipped":  "Test cases that were skipped, at most; -1: any number.",
+	"pipeline[].gate.metric":               "It opens when a number keeps to its limits.",
+	"pipeline[].gate.metric.url":           "Address that the server reads every 10 s: a number, or JSON with one.",
+	"pipeline[].gate.metric.path":          "Where it is in the JSON, such as `data.result.0.value.1`.",
+	"pipeline[].gate.metric.above":         "It must be above.",
+	"pipeline[].gate.metric.below":         "It must be below.",
+	"pipeline[].suites":                    "Suites of the stage, each in an environment of its own.",
+	"pipeline[].suites[].name":             "The suite's name.",
+	"pipeline[].suites[].run":              "Command in the folder.",
+	"pipeline[].suites[].manual":           "What a person does: a text, or `steps` and `checklist`.",
+	"pipeline[].suites[].manual.steps":     "Steps to follow.",
+	"pipeline[].suites[].manual.checklist": "Points, all of which must be checked to pass.",
+	"pipeline[].suites[].size":             "Instances of the suite's environment.",
+	"pipeline[].suites[].lease":            "How long a manual suite's environment stays up for its tester.",
+	"pipeline[].suites[].lease_max":        "How far a manual suite's lease may be extended (`dayfly env extend`). Default: the lease.",
+	"pipeline[].suites[].timeout":          "How long the command may take.",
+	"pipeline[].suites[].retries":          "How often a suite that failed is tried again, in a new environment. One that passes then is shown as flaky.",
+	"pipeline[].suites[].shards":           "So many environments, each with `$DAYFLY_SHARD` of `$DAYFLY_SHARDS`.",
+	"pipeline[].suites[].parameters":       "Values for the fleet template's parameters.",
+	"pipeline[].suites[].credentials":      "Secrets for the command: a variable's name, and the SSM parameter that holds its value. The command gets a file, named by the variable.",
 }
 
 // given are the paths that functions get from their callers.
-var given = map[string]string{"suite": "pipeline[].suites[]"}
+var given = map[string]string{"suite": "pipeline[].suites[]", "gate": "pipeline[].gate", "manual": "pipeline[].suites[]"}
 
 type setting struct{ path, kind, def, limits string }
 
@@ -117,7 +143,7 @@ func yamlPage(root string) (string, error) {
 // order groups keys by their first word, in the order in which a file has them.
 func order(path string) string {
 	first, _, _ := strings.Cut(strings.ReplaceAll(path, "[]", ""), ".")
-	return fmt.Sprintf("%02d", slices.Index([]string{"name", "image", "release", "handoff", "foundation", "fleet", "parameters", "environments", "pipeline"}, first))
+	return fmt.Sprintf("%02d", slices.Index([]string{"name", "image", "release", "handoff", "foundation", "fleet", "parameters", "environments", "runs", "pipeline"}, first))
 }
 
 // settings are the keys that the blueprint's reader asks for.
@@ -245,7 +271,7 @@ func asked(fn *ast.FuncDecl, words map[string]string) ([]setting, error) {
 }
 
 // kinds are the reader's methods, and what they read.
-var kinds = map[string]string{"string": "text", "int": "number", "duration": "duration", "oneOf": "word", "strings": "list of texts", "parameters": "texts by name", "list": "list", "node": "group"}
+var kinds = map[string]string{"string": "text", "int": "number", "duration": "duration", "oneOf": "word", "strings": "list of texts", "parameters": "texts by name", "list": "list", "node": "group", "bool": "true or false", "float": "number"}
 
 func method(c *ast.CallExpr) string {
 	if s, ok := c.Fun.(*ast.SelectorExpr); ok {
@@ -281,6 +307,8 @@ func (s *setting) details(method string, args []ast.Expr, words map[string]strin
 		if t, ok := text(args[0]); ok && t != "" {
 			s.def = "`" + t + "`"
 		}
+	case "bool":
+		s.def = "`" + plain(args[0]) + "`"
 	case "oneOf":
 		s.def = word(args[0], words)
 		var all []string

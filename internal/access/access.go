@@ -43,6 +43,8 @@ var Needs = map[string]Role{
 	"list-foundations":  Viewer,
 	"list-runs":         Viewer,
 	"get-result":        Viewer,
+	"list-artifacts":    Viewer,
+	"get-artifact":      Viewer,
 	"whoami":            Viewer,
 	"list-instances":    Viewer,
 	"list-fleets":       Viewer,
@@ -59,6 +61,9 @@ var Needs = map[string]Role{
 	"destroy-environment": Deployer,
 	"start-run":           Deployer,
 	"cancel-run":          Deployer,
+	"decide-gate":         Viewer, // the gate says who may, by name or group
+	"judge-suite":         Deployer,
+	"attach":              Deployer,
 
 	"extend-lease":     Deployer,
 	"replace-instance": Deployer,
@@ -84,6 +89,8 @@ type Principal struct {
 	// Name is for people, and what records carry as "by".
 	Name string
 	Role Role
+	// Groups that the token is of.
+	Groups []string
 	// From is where the request came from: an address, or "local".
 	From string
 }

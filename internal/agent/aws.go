@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"html"
@@ -143,6 +144,55 @@ func (a *api) query(ctx context.Context, service, version, action string, args m
 	}
 	defer res.Body.Close()
 	return answer(res, service+":"+action)
+}
+
+// parameter reads an SSM parameter, decrypted.
+func (a *api) parameter(ctx context.Context, name string) (string, error) {
+	const service, op = "ssm", "ssm:GetParameter"
+	c, region, err := a.credentials(ctx)
+	if err != nil {
+		return "", err
+	}
+	u, _, err := a.endpoint(service, region)
+	if err != nil {
+		return "", err
+	}
+	body, err := json.Marshal(map[string]any{"Name": name, "WithDecryption": true})
+	if err != nil {
+		return "", err
+	}
+	ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, u.Scheme+"://"+u.Host+"/", bytes.NewReader(body))
+	if err != nil {
+		return "", err
+	}
+	req.Header.Set("Content-Type", "application/x-amz-json-1.1")
+	req.Header.Set("X-Amz-Target", "AmazonSSM.GetParameter")
+	sum := sha256.Sum256(body)
+	sign(req, c, service, region, hex.EncodeToString(sum[:]), a.now())
+	res, err := a.client.Do(req)
+	if err != nil {
+		return "", fmt.Errorf("%s: %w", op, err)
+	}
+	defer res.Body.Close()
+	raw, err := io.ReadAll(io.LimitReader(res.Body, 64<<10))
+	if err != nil {
+		return "", fmt.Errorf("%s: %w", op, err)
+	}
+	var out struct {
+		Parameter struct{ Value string }
+		Type      string `json:"__type"`
+		Message   string `json:"message"`
+	}
+	err = json.Unmarshal(raw, &out)
+	if res.StatusCode/100 != 2 {
+		return "", &awsError{Op: op + " " + name, Code: out.Type[strings.LastIndexByte(out.Type, '#')+1:], Message: out.Message, Status: res.StatusCode}
+	}
+	if err != nil {
+		return "", fmt.Errorf("%s: its answer cannot be read", op) // which may hold the secret
+	}
+	return out.Parameter.Value, nil
 }
 
 func answer(res *http.Response, op string) (string, error) {

@@ -25,6 +25,7 @@ type cloudFake struct {
 	mu       sync.Mutex
 	userData string
 	objects  map[string][]byte
+	secrets  map[string]string // SSM parameters
 	box      http.HandlerFunc
 	state    string   // lifecycle state; "" = in no group
 	early    int      // so many completions come before the group waits
@@ -65,6 +66,18 @@ func (f *cloudFake) serve(w http.ResponseWriter, r *http.Request) {
 		return
 	case strings.HasPrefix(r.URL.Path, "/bucket/"):
 		f.s3(w, r)
+		return
+	case r.Header.Get("X-Amz-Target") == "AmazonSSM.GetParameter":
+		var in struct {
+			Name           string
+			WithDecryption bool
+		}
+		if json.NewDecoder(r.Body).Decode(&in) != nil || !in.WithDecryption || f.secrets[in.Name] == "" {
+			w.WriteHeader(400)
+			io.WriteString(w, `{"__type":"ParameterNotFound","message":"no"}`)
+			return
+		}
+		json.NewEncoder(w).Encode(map[string]any{"Parameter": map[string]string{"Value": f.secrets[in.Name]}})
 		return
 	case r.URL.Path == "/":
 		f.autoscaling(w, r)

@@ -25,6 +25,9 @@ type Suite struct {
 	Results string // s3://bucket/prefix
 	Timeout time.Duration
 	Dir     string // work folder, "" = a new one below /var/lib/dayfly
+	// Credentials are NAME=PARAMETER: the command finds in the variable NAME a
+	// file with the value of the SSM parameter.
+	Credentials []string
 }
 
 // Limits of what a suite may bring and leave behind.
@@ -37,6 +40,10 @@ const (
 	maxJUnit     = 8 << 20
 	maxLog       = 4 << 20
 	grace        = 5 * time.Second
+	// While a command runs the end of its log is stored as often, where it has
+	// grown.
+	streamEvery = 2 * time.Second
+	streamed    = 256 << 10
 )
 
 // RunSuite runs a suite and uploads junit.xml, log.txt and what else it left in
@@ -62,8 +69,15 @@ func (a *Agent) RunSuite(ctx context.Context, s Suite) (passed bool, err error) 
 	if err := a.unpack(ctx, s.Files, files); err != nil {
 		return false, fmt.Errorf("the suite's files: %w", err)
 	}
+	secrets, forget, err := a.fetchCredentials(ctx, s.Credentials)
+	defer forget()
+	if err != nil {
+		return false, err
+	}
 	began := time.Now()
-	code, timedOut, err := a.runSuite(ctx, s, files, left)
+	quiet := a.stream(ctx, s)
+	code, timedOut, err := a.runSuite(ctx, s, files, left, secrets)
+	quiet()
 	if err != nil {
 		return false, err
 	}
@@ -98,13 +112,13 @@ func (a *Agent) RunSuite(ctx context.Context, s Suite) (passed bool, err error) 
 	return passed, nil
 }
 
-func (a *Agent) runSuite(ctx context.Context, s Suite, files, left string) (code int, timedOut bool, err error) {
+func (a *Agent) runSuite(ctx context.Context, s Suite, files, left string, secrets []string) (code int, timedOut bool, err error) {
 	word, _, _ := strings.Cut(s.Run, " ")
 	if _, err := os.Stat(filepath.Join(files, word)); err != nil || !fs.ValidPath(word) {
 		return 0, false, fmt.Errorf("there is no %s in the suite's files", word)
 	}
 	env := slices.DeleteFunc(os.Environ(), func(kv string) bool { return strings.HasPrefix(kv, "DAYFLY_RESULTS=") })
-	env = append(env, "DAYFLY_RESULTS="+left)
+	env = append(append(env, "DAYFLY_RESULTS="+left), secrets...)
 	out, err := os.OpenFile(filepath.Join(s.Dir, "log.txt"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o640)
 	if err != nil {
 		return 0, false, err
@@ -125,6 +139,68 @@ func (a *Agent) runSuite(ctx context.Context, s Suite, files, left string) (code
 		return -1, true, nil
 	}
 	return code, false, nil
+}
+
+// fetchCredentials puts each secret into a file of its own, in memory where
+// /run is, and returns the variables that name them. forget removes them.
+func (a *Agent) fetchCredentials(ctx context.Context, wanted []string) (env []string, forget func(), err error) {
+	if len(wanted) == 0 {
+		return nil, func() {}, nil
+	}
+	if err := os.MkdirAll(a.path(handoff.RunDir), 0o755); err != nil {
+		return nil, func() {}, err
+	}
+	dir, err := os.MkdirTemp(a.path(handoff.RunDir), "credentials-") // mode 0700
+	if err != nil {
+		return nil, func() {}, err
+	}
+	forget = func() { os.RemoveAll(dir) }
+	for _, w := range wanted {
+		name, from, ok := strings.Cut(w, "=")
+		if !ok || name == "" || strings.ContainsAny(name, "/\x00") {
+			return nil, forget, fmt.Errorf("the credential %q is not NAME=PARAMETER", w)
+		}
+		value := ""
+		err := a.aws.retry(ctx, 5, func() (err error) { value, err = a.aws.parameter(ctx, from); return err })
+		if err != nil {
+			return nil, forget, fmt.Errorf("the credential %s: %w", name, err)
+		}
+		to := filepath.Join(dir, name)
+		if err := os.WriteFile(to, []byte(value), 0o400); err != nil {
+			return nil, forget, err
+		}
+		env = append(env, name+"="+to)
+	}
+	return env, forget, nil
+}
+
+// stream stores the end of the command's log now and then, so that people can
+// follow it; the returned function ends that, and waits for the last time.
+func (a *Agent) stream(ctx context.Context, s Suite) (stop func()) {
+	ctx, cancel := context.WithCancel(ctx)
+	done := make(chan struct{})
+	to := strings.TrimSuffix(s.Results, "/") + "/log.txt"
+	go func() {
+		defer close(done)
+		seen := int64(0)
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case <-time.After(streamEvery):
+			}
+			p := filepath.Join(s.Dir, "log.txt")
+			st, err := os.Stat(p)
+			if err != nil || st.Size() == seen {
+				continue
+			}
+			// What fails now is stored at the end.
+			if a.aws.put(ctx, to, strings.NewReader(tailFile(p, streamed))) == nil {
+				seen = st.Size()
+			}
+		}
+	}()
+	return func() { cancel(); <-done }
 }
 
 // unpack fetches and unpacks a packed blueprint.

@@ -3,9 +3,14 @@ package agent
 import (
 	"archive/tar"
 	"bytes"
+	"os"
+	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
+
+	"github.com/dayfly-infra/dayfly/internal/handoff"
 )
 
 func pack(t *testing.T, files map[string]string) []byte {
@@ -66,6 +71,44 @@ func TestSuite(t *testing.T) {
 				t.Error("no artifact")
 			}
 		})
+	}
+}
+
+// A command gets secrets by files, and nothing of them stays; its log can be
+// followed.
+func TestSuiteCredentialsAndLog(t *testing.T) {
+	f := newFake(t)
+	f.secrets = map[string]string{"/shop/token": "tiger"}
+	followed := make(chan struct{})
+	var once sync.Once
+	f.on = func(call string) {
+		if call == "PUT /bucket/r/log.txt" {
+			once.Do(func() { close(followed) })
+		}
+	}
+	dir := t.TempDir()
+	f.objects["p.tar"] = pack(t, map[string]string{"s.sh": `#!/bin/sh
+echo begun
+test "$(cat $TOKEN)" = tiger && test "$(stat -c %a $TOKEN)" = 400 || exit 7
+while [ ! -e ` + dir + `/go ]; do sleep 0.1; done
+! env | grep tiger
+`})
+	a, _ := testAgent(t, f, dir)
+	go func() {
+		<-followed
+		os.WriteFile(dir+"/go", nil, 0o600)
+	}()
+	passed, err := a.RunSuite(t.Context(), Suite{Files: "s3://bucket/p.tar", Run: "s.sh", Results: "s3://bucket/r", Timeout: time.Minute, Credentials: []string{"TOKEN=/shop/token"}})
+	if err != nil || !passed {
+		t.Errorf("%v %v %s", passed, err, f.objects["r/junit.xml"])
+	}
+	left, _ := filepath.Glob(dir + handoff.RunDir + "/credentials-*")
+	if len(left) > 0 {
+		t.Errorf("left: %v", left)
+	}
+	_, err = a.RunSuite(t.Context(), Suite{Files: "s3://bucket/p.tar", Run: "s.sh", Results: "s3://bucket/r", Timeout: time.Minute, Credentials: []string{"TOKEN=/other"}})
+	if err == nil || !strings.Contains(err.Error(), "TOKEN: ssm:GetParameter /other: ParameterNotFound") {
+		t.Error(err)
 	}
 }
 

@@ -18,6 +18,7 @@ type Blueprint struct {
 	Fleet        string // template's path, default fleet.yaml
 	Parameters   ParameterNames
 	Environments map[string]Environment
+	Runs         Runs
 	Pipeline     []Stage
 }
 
@@ -98,25 +99,6 @@ type Environment struct {
 	Replace    Replace
 	Image      string            // channel, default <name>/candidate
 	Parameters map[string]string // for both templates, where they have them
-}
-
-// Stage of a pipeline: suites side by side, a gate, or a deploy.
-type Stage struct {
-	Name   string
-	Suites []Suite
-	Gate   string // who approves
-	Deploy string // environment
-}
-
-// Suite is a test suite with an environment of its own.
-type Suite struct {
-	Name       string
-	Run        string // path in the folder
-	Manual     string // what a person does
-	Size       int    // default 3
-	Lease      time.Duration
-	Timeout    time.Duration // default 30m
-	Parameters map[string]string
 }
 
 // Problem is one thing that is wrong in a blueprint, with its position.

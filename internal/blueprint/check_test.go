@@ -8,6 +8,8 @@ import (
 	"strings"
 	"testing"
 	"testing/fstest"
+
+	"github.com/goccy/go-yaml/ast"
 )
 
 func TestExampleIsFine(t *testing.T) {
@@ -96,5 +98,42 @@ func TestCheckFindsWhatAFleetLacks(t *testing.T) {
 				t.Errorf("got\n%s\nwant %s", strings.Join(all, "\n"), c.want)
 			}
 		})
+	}
+}
+
+func TestPipelineProblems(t *testing.T) {
+	for _, c := range []struct{ pipeline, want string }{
+		{"[{ stage: a }]", "must have one of suites, gate and deploy, and has 0"},
+		{"[{ stage: a, gate: { by: x }, deploy: dev }]", "and has 2"},
+		{"[{ stage: a, deploy: dev }]", "deploys what no suite before it has tested"},
+		{"[{ stage: a, gate: { by: x } }, { stage: a, gate: { by: x } }]", `two stages named "a"`},
+		{"[{ stage: a, gate: {} }]", "must have one of by, results and metric, and has 0"},
+		{"[{ stage: a, gate: { metric: { url: 'ftp://x', below: 1 } } }]", "must be an http:// or https:// address"},
+		{"[{ stage: a, gate: { metric: { url: 'http://x' } } }]", "needs above or below"},
+		{"[{ stage: a, gate: { metric: { url: 'http://x', below: soon } } }]", "below must be a number"},
+		{"[{ stage: a, required: maybe, gate: { by: x } }]", "must be true or false"},
+		{"[{ stage: a, suites: [{ name: api, run: suites/api.sh, shards: 51 }] }]", "from 1 to 50"},
+		{"[{ stage: a, suites: [{ name: api, run: suites/api.sh, shards: 2 }, { name: api-s2, run: suites/api.sh }] }]", "would have the same name"},
+		{"[{ stage: a, suites: [{ name: api, run: suites/api.sh, retries: 1 }, { name: api-t2, run: suites/api.sh }] }]", "would have the same name"},
+		{"[{ stage: a, suites: [{ name: api, manual: '' }] }]", "must say what a person does"},
+		{"[{ stage: a, suites: [{ name: api, manual: { checklist: [x] } }] }]", "must say what a person does"},
+		{"[{ stage: a, suites: [{ name: api, manual: { steps: [x], chcklist: [x] } }] }]", `did you mean "checklist"?`},
+		{"[{ stage: a, suites: [{ name: api, manual: look, retries: 1 }] }]", "is manual: it has no shards and no retries"},
+		{"[{ stage: a, suites: [{ name: api, run: suites/api.sh, credentials: { DAYFLY_X: /a } }] }]", "cannot be the name of a variable"},
+		{"[{ stage: a, suites: [{ name: api, run: suites/api.sh, credentials: { X: 'a b' } }] }]", "must be the name of an SSM parameter"},
+		{"[]\nruns: { notify: [{ to: https://hooks.example/secret }] }", "must be the name of a secret of the server"},
+		{"[]\nruns: { notify: [{ to: chat, on: [fail] }] }", "cannot have \"fail\""},
+		{"[]\nruns: { supersede: sometimes }", "must be true or false"},
+	} {
+		src := "name: shop\nimage: { puppet: { code: puppet/ } }\nrelease: { box: 'https://b/x' }\nhandoff: { run: deploy/deploy, ready: 'http://:80/' }\nenvironments: { dev: { size: 1 } }\npipeline: " + c.pipeline + "\n"
+		r := &reader{file: File, at: map[string]ast.Node{}}
+		r.parse([]byte(src))
+		var all []string
+		for _, p := range r.problems {
+			all = append(all, p.String())
+		}
+		if !strings.Contains(strings.Join(all, "\n"), c.want) {
+			t.Errorf("%s: %s", c.pipeline, strings.Join(all, "\n"))
+		}
 	}
 }

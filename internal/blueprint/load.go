@@ -21,9 +21,8 @@ import (
 const maxFile = 256 << 10
 
 const (
-	day       = 24 * time.Hour
-	maxLease  = 365 * day
-	maxSuites = 200
+	day      = 24 * time.Hour
+	maxLease = 365 * day
 )
 
 var nameForm = regexp.MustCompile(`^[a-z][a-z0-9-]{0,30}[a-z0-9]$`)
@@ -98,6 +97,7 @@ func (r *reader) parse(raw []byte) *Blueprint {
 	b.Fleet = o.string("fleet", "fleet.yaml")
 	b.Parameters = r.parameterNames(o)
 	b.Environments = r.environments(o)
+	b.Runs = r.runs(o, b)
 	b.Pipeline = r.pipeline(o, b)
 	o.done()
 	return b
@@ -223,64 +223,6 @@ func (r *reader) environments(o *object) map[string]Environment {
 		r.problem(x.at, "environments: { dev: { size: 3 } }", "environments must have at least one environment")
 	}
 	return out
-}
-
-func (r *reader) pipeline(o *object, b *Blueprint) []Stage {
-	var out []Stage
-	seen := map[string]bool{}
-	count := 0
-	for i, n := range o.list("pipeline") {
-		path := fmt.Sprintf("pipeline[%d]", i)
-		x := r.object(n, path)
-		s := Stage{Name: x.string("stage", ""), Deploy: x.string("deploy", "")}
-		if s.Name == "" {
-			r.problem(n, "", "%s needs a stage, its name", path)
-		}
-		if g := x.node("gate"); g != nil {
-			gate := r.object(g, path+".gate")
-			s.Gate = gate.string("by", "")
-			gate.done()
-		}
-		if s.Deploy != "" {
-			if _, ok := b.Environments[s.Deploy]; !ok {
-				r.problem(x.position("deploy"), "", "%s.deploy names %q, which is not in environments", path, s.Deploy)
-			}
-		}
-		for j, sn := range x.list("suites") {
-			s.Suites = append(s.Suites, r.suite(sn, fmt.Sprintf("%s.suites[%d]", path, j), seen))
-			count++
-		}
-		x.done()
-		out = append(out, s)
-	}
-	if count > maxSuites {
-		r.problem(o.position("pipeline"), "", "the pipeline has %d suites; the limit is %d", count, maxSuites)
-	}
-	return out
-}
-
-func (r *reader) suite(n ast.Node, path string, seen map[string]bool) Suite {
-	x := r.object(n, path)
-	u := Suite{
-		Name:       x.string("name", ""),
-		Run:        x.string("run", ""),
-		Manual:     x.string("manual", ""),
-		Size:       x.int("size", 3, 1, 1000),
-		Lease:      x.duration("lease", 8*time.Hour, time.Minute, 30*day),
-		Timeout:    x.duration("timeout", 30*time.Minute, time.Second, 24*time.Hour),
-		Parameters: x.parameters("parameters"),
-	}
-	if !nameForm.MatchString(u.Name) {
-		r.problem(x.position("name"), "", "%s.name must be 2 to 32 of a-z, 0-9 and -, beginning with a letter", path)
-	} else if seen[u.Name] {
-		r.problem(x.position("name"), "", "there are two suites named %q", u.Name)
-	}
-	seen[u.Name] = true
-	if (u.Run == "") == (u.Manual == "") {
-		r.problem(n, "", "%s needs either run, a command in the folder, or manual, what a person does", path)
-	}
-	x.done()
-	return u
 }
 
 // files checks that what the blueprint names is in the folder.

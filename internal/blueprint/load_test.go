@@ -51,7 +51,7 @@ func TestLoad(t *testing.T) {
 	if b.Foundation != "foundation.yaml" || b.Image.Role != "shop" || b.Image.Puppet.MaxRuns != 5 {
 		t.Errorf("defaults are wrong: %+v", b)
 	}
-	if len(b.Pipeline) != 3 || b.Pipeline[0].Suites[0].Size != 4 || b.Pipeline[1].Gate != "release-managers" {
+	if len(b.Pipeline) != 3 || b.Pipeline[0].Suites[0].Size != 4 || b.Pipeline[1].Gate.By[0] != "release-managers" {
 		t.Errorf("pipeline is %+v", b.Pipeline)
 	}
 	f := folder(good)

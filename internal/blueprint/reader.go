@@ -2,6 +2,7 @@ package blueprint
 
 import (
 	"fmt"
+	"math"
 	"strconv"
 	"strings"
 	"time"
@@ -168,6 +169,36 @@ func (o *object) int(k string, def, low, high int) int {
 		return def
 	}
 	return i
+}
+
+// bool reads true or false.
+func (o *object) bool(k string, def bool) bool {
+	n := o.node(k)
+	if n == nil {
+		return def
+	}
+	v, ok := n.(*ast.BoolNode)
+	if !ok {
+		o.r.problem(n, "", "%s must be true or false, not %s", o.key(k), kindOf(n))
+		return def
+	}
+	return v.Value
+}
+
+// float reads a number; there is none without the key.
+func (o *object) float(k string) *float64 {
+	n := o.node(k)
+	switch n.(type) {
+	case nil:
+		return nil
+	case *ast.IntegerNode, *ast.FloatNode:
+		f, err := strconv.ParseFloat(strings.ReplaceAll(strings.TrimSpace(n.String()), "_", ""), 64)
+		if err == nil && !math.IsInf(f, 0) && !math.IsNaN(f) {
+			return &f
+		}
+	}
+	o.r.problem(n, "", "%s must be a number, not %s", o.key(k), kindOf(n))
+	return nil
 }
 
 // duration reads 90s, 10m, 24h or 7d.

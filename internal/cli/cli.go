@@ -45,7 +45,7 @@ type root struct {
 	Env      envCmd      `cmd:"" help:"List, show and destroy environments."`
 	Instance instanceCmd `cmd:"" help:"List and show instances; keep one for a look, or have one replaced."`
 	Test     testCmd     `cmd:"" help:"Run the blueprint's suites side by side, each in an environment of its own."`
-	Runs     runsCmd     `cmd:"" help:"List test runs, or show one."`
+	Runs     runCmd      `cmd:"" name:"run" aliases:"runs" help:"Start, follow and decide runs of the pipeline: gates, manual suites, results."`
 	Why      whyCmd      `cmd:"" help:"Say why something waits."`
 	Events   eventsCmd   `cmd:"" help:"Say what happened: to everything, to one object, or in one operation."`
 	Sweep    sweepCmd    `cmd:"" help:"Find, and remove, what belongs to nothing."`

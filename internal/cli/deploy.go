@@ -20,6 +20,8 @@ type deployCmd struct {
 	Name    string `help:"Name of the environment; default BLUEPRINT-PURPOSE."`
 	Size    int    `help:"Instances; default the blueprint's."`
 	Detach  bool   `help:"Do not wait."`
+
+	Untested bool `help:"Deploy past the pipeline whose stage deploys this environment. It stays on record."`
 }
 
 func (c *deployCmd) Run(ctx context.Context, a *app) error {
@@ -28,7 +30,7 @@ func (c *deployCmd) Run(ctx context.Context, a *app) error {
 		return err
 	}
 	var e environment.Environment
-	if err := a.client.Post(ctx, "/v1/environments", nil, server.Deploy{Files: b.Digest, Purpose: c.Purpose, Name: c.Name, Size: c.Size}, &e); err != nil {
+	if err := a.client.Post(ctx, "/v1/environments", nil, server.Deploy{Files: b.Digest, Purpose: c.Purpose, Name: c.Name, Size: c.Size, Untested: c.Untested}, &e); err != nil {
 		return err
 	}
 	fresh := e.Serving == 0

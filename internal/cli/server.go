@@ -45,9 +45,15 @@ func (l listenFlags) args() []string {
 	return out
 }
 
+// runFlags are limits of test runs.
+type runFlags struct {
+	TestInstances int `help:"Instances that the environments of all runs may have at once; 0: no limit." default:"0" env:"DAYFLY_TEST_INSTANCES" placeholder:"N"`
+}
+
 type serverStartCmd struct {
 	databaseFlags
 	listenFlags
+	runFlags
 }
 
 func (c *serverStartCmd) Run(ctx context.Context, a *app) error {
@@ -55,7 +61,8 @@ func (c *serverStartCmd) Run(ctx context.Context, a *app) error {
 	if err != nil {
 		return err
 	}
-	if err := a.serverDaemon(append(args, c.listenFlags.args()...)...).start(ctx, a); err != nil {
+	args = append(append(args, c.listenFlags.args()...), fmt.Sprint("--test-instances=", c.TestInstances))
+	if err := a.serverDaemon(args...).start(ctx, a); err != nil {
 		return err
 	}
 	return serverStatusCmd{}.Run(ctx, a)
@@ -91,6 +98,7 @@ func (serverOpenAPICmd) Run(a *app) error {
 type serverRunCmd struct {
 	databaseFlags
 	listenFlags
+	runFlags
 }
 
 func (c *serverRunCmd) Run(ctx context.Context, a *app) error {
@@ -103,5 +111,5 @@ func (c *serverRunCmd) Run(ctx context.Context, a *app) error {
 		return err
 	}
 	defer lock.Close()
-	return control.Run(ctx, control.Config{Dir: a.State, Database: database, Version: a.version, Log: logger(a.err), Listen: control.Listen{Address: c.Listen, Cert: c.Cert, Key: c.Key}})
+	return control.Run(ctx, control.Config{Dir: a.State, Database: database, Version: a.version, Log: logger(a.err), TestInstances: c.TestInstances, Listen: control.Listen{Address: c.Listen, Cert: c.Cert, Key: c.Key}})
 }

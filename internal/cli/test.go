@@ -34,9 +34,9 @@ func (c *testCmd) Run(ctx context.Context, a *app) error {
 		return err
 	}
 	if c.Detach {
-		return a.print(r, func(w io.Writer) { fmt.Fprintln(w, r.Name, "has begun; dayfly runs show", r.Name, "shows it") })
+		return a.print(r, func(w io.Writer) { fmt.Fprintln(w, r.Name, "has begun; dayfly run watch", r.Name, "follows it") })
 	}
-	if r, err = a.followRun(ctx, r); err != nil {
+	if r, err = a.followRun(ctx, r, true); err != nil {
 		return err
 	}
 	if c.Junit != "" {
@@ -47,15 +47,12 @@ func (c *testCmd) Run(ctx context.Context, a *app) error {
 	if err := a.print(r, func(w io.Writer) { runText(w, r) }); err != nil {
 		return err
 	}
-	if !r.Passed {
-		return &fault.Error{Kind: fault.Failed, Op: "test", Object: r.Name, Message: "not every suite passed"}
-	}
-	return nil
+	return runVerdict(r)
 }
 
-// followRun shows a run until it is over; Ctrl-C cancels it and waits for the
-// end of what it launched.
-func (a *app) followRun(ctx context.Context, r pipeline.Run) (pipeline.Run, error) {
+// followRun shows a run until it is over; where this command owns it, Ctrl-C
+// cancels it and waits for the end of what it launched.
+func (a *app) followRun(ctx context.Context, r pipeline.Run, own bool) (pipeline.Run, error) {
 	p := a.progress()
 	name := r.Name
 	told := map[string]bool{}
@@ -72,21 +69,27 @@ func (a *app) followRun(ctx context.Context, r pipeline.Run) (pipeline.Run, erro
 					p.say(suiteLine(s))
 				}
 			}
-			switch {
-			case r.Phase == pipeline.Done:
+			for _, s := range r.Stages {
+				if len(r.Stages) > 1 && s.Over() && !told["/"+s.Name] {
+					told["/"+s.Name] = true
+					p.say(stageLine(s))
+				}
+			}
+			if r.Phase == pipeline.Done {
 				return true, nil
-			case r.Phase == pipeline.Ending && r.Blocker != nil:
-				p.say(r.Blocker.Message)
-			case r.Phase == pipeline.Running:
-				p.say(fmt.Sprintf("%d of %d suites have no result yet", r.Open(), len(r.Suites)))
-			case r.Blocker != nil:
-				p.say(r.Blocker.Message)
+			}
+			if r.Blocker != nil {
+				line := r.Blocker.Message
+				if r.Blocker.Action != "" {
+					line += ": " + r.Blocker.Action
+				}
+				p.say(line)
 			}
 			return false, nil
 		}
 	}
 	err := wait(ctx, look(ctx))
-	if errors.Is(err, context.Canceled) {
+	if errors.Is(err, context.Canceled) && own {
 		fmt.Fprintf(a.err, "interrupted; canceling %s\n", name)
 		end, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
 		defer cancel()
@@ -123,10 +126,21 @@ func (a *app) saveResults(ctx context.Context, r pipeline.Run, dir string) error
 	return nil
 }
 
+func stageLine(s pipeline.Stage) string {
+	line := "stage " + s.Name + " " + strings.ToUpper(string(s.Result))
+	if s.Result == pipeline.Passed {
+		line = "stage " + s.Name + " passed"
+	}
+	if s.Why != "" {
+		line += ": " + s.Why
+	}
+	return line
+}
+
 func suiteLine(s pipeline.Suite) string {
-	word := "passed"
+	word := suiteResult(s)
 	if !s.OK() {
-		word = "FAILED"
+		word = strings.ToUpper(word)
 	}
 	line := fmt.Sprintf("suite %s %s: %d passed, %d failed in %.1fs", s.Name, word, s.Passed, s.Failed, s.Ended.Sub(s.Started).Seconds())
 	if s.Error != "" {
@@ -138,77 +152,90 @@ func suiteLine(s pipeline.Suite) string {
 	return line
 }
 
+// suiteResult is a word for the result, or the phase where there is none.
+func suiteResult(s pipeline.Suite) string {
+	switch {
+	case s.Flaky:
+		return fmt.Sprintf("flaky (passed at try %d)", s.Try)
+	case s.Result != "":
+		return string(s.Result)
+	case s.OK():
+		return "passed"
+	case !s.Ended.IsZero():
+		return "failed"
+	}
+	return string(s.Phase)
+}
+
 func runText(w io.Writer, r pipeline.Run) {
 	fmt.Fprintf(w, "%s is %s, image %s, release %s\n", r.Name, r.Phase, dash(r.Image), dash(r.Release))
+	if r.Cause != nil {
+		fmt.Fprintf(w, "  started by %s %s %s %s\n", r.Cause.Kind, r.Cause.Trigger, r.Cause.Ref, r.Cause.Commit)
+	}
 	if r.Error != "" {
 		fmt.Fprintln(w, "  error:", r.Error)
 	}
+	if r.Cancel {
+		fmt.Fprintln(w, "  canceled", r.CancelWhy)
+	}
+	if r.Blocker != nil {
+		fmt.Fprintln(w, "  waits:", r.Blocker.Sentence(time.Now()))
+	}
+	if r.Clean != nil {
+		fmt.Fprintln(w, "  "+leftText(r))
+	}
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	if len(r.Stages) > 1 {
+		fmt.Fprintln(t, "STAGE\tRESULT\tWHY")
+		for _, s := range r.Stages {
+			result := string(s.Result)
+			if result == "" {
+				result = string(s.Phase)
+			}
+			fmt.Fprintf(t, "%s\t%s\t%s\n", s.Name, result, dash(s.Why))
+		}
+		t.Flush()
+	}
 	fmt.Fprintln(t, "SUITE\tRESULT\tPASSED\tFAILED\tSECONDS\tWHY")
 	for _, s := range r.Suites {
-		result, secs := string(s.Phase), "-"
-		if !s.Ended.IsZero() {
-			result, secs = "failed", fmt.Sprintf("%.1f", s.Ended.Sub(s.Started).Seconds())
-			if s.OK() {
-				result = "passed"
-			}
+		secs := "-"
+		if !s.Ended.IsZero() && !s.Started.IsZero() {
+			secs = fmt.Sprintf("%.1f", s.Ended.Sub(s.Started).Seconds())
 		}
 		why := s.Error
 		for _, f := range s.Failures {
 			why += " " + f.Case + ": " + f.Message
 		}
-		fmt.Fprintf(t, "%s\t%s\t%d\t%d\t%s\t%s\n", s.Name, result, s.Passed, s.Failed, secs, strings.TrimSpace(why))
+		if s.Result == "" && s.Waits != "" {
+			why = s.Waits
+		}
+		fmt.Fprintf(t, "%s\t%s\t%d\t%d\t%s\t%s\n", s.Name, suiteResult(s), s.Passed, s.Failed, secs, strings.TrimSpace(why))
 	}
 	t.Flush()
-}
-
-type runsCmd struct {
-	List   runsListCmd   `cmd:"" default:"1" help:"List test runs."`
-	Show   runsShowCmd   `cmd:"" help:"Show a run and its suites."`
-	Cancel runsCancelCmd `cmd:"" help:"End a run and everything that it launched."`
-}
-
-type runsShowCmd struct {
-	Name string `arg:""`
-}
-
-func (c *runsShowCmd) Run(ctx context.Context, a *app) error {
-	r, err := client.One[pipeline.Run](ctx, a.client, "runs", c.Name)
-	if err != nil {
-		return err
-	}
-	return a.print(r, func(w io.Writer) { runText(w, r) })
-}
-
-type runsCancelCmd struct {
-	Name string `arg:""`
-}
-
-func (c *runsCancelCmd) Run(ctx context.Context, a *app) error {
-	var r pipeline.Run
-	if err := a.client.Delete(ctx, "/v1/runs/"+c.Name, &r); err != nil {
-		return err
-	}
-	r, err := a.followRun(ctx, r)
-	if err != nil {
-		return err
-	}
-	return a.print(r, func(w io.Writer) { fmt.Fprintln(w, r.Name, "is over") })
-}
-
-type runsListCmd struct{}
-
-func (runsListCmd) Run(ctx context.Context, a *app) error {
-	rs, err := client.List[pipeline.Run](ctx, a.client, "runs", "")
-	if err != nil {
-		return err
-	}
-	return a.print(rs, func(w io.Writer) {
-		t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-		fmt.Fprintln(t, "NAME\tPHASE\tPASSED\tSUITES\tBEGAN")
-		for _, r := range rs {
-			fmt.Fprintf(t, "%s\t%s\t%v\t%d\t%s\n", r.Name, r.Phase, r.Passed, len(r.Suites), r.Created.Local().Format(time.DateTime))
+	for _, s := range r.Suites {
+		if s.Manual == nil || s.Result != "" {
+			continue
 		}
-		t.Flush()
-	})
+		fmt.Fprintf(w, "manual suite %s at %s, until %s\n", s.Name, dash(s.Address), s.Manual.Until.Local().Format(time.DateTime))
+		for i, step := range s.Manual.Steps {
+			fmt.Fprintf(w, "  %d. %s\n", i+1, step)
+		}
+		for _, c := range s.Manual.Checklist {
+			fmt.Fprintf(w, "  [ ] %s\n", c)
+		}
+		if s.Manual.Notice != "" {
+			fmt.Fprintln(w, "  notice:", s.Manual.Notice)
+		}
+	}
+}
+
+// leftText is what the look after the run's end has found.
+func leftText(r pipeline.Run) string {
+	switch {
+	case r.Clean == nil:
+		return "nobody has looked yet whether anything of it is left"
+	case r.Clean.Left == 0:
+		return fmt.Sprintf("left: 0 (of %d things of ours in the cloud none is of this run)", r.Clean.Seen)
+	}
+	return fmt.Sprintf("LEFT: %d: %s; dayfly sweep removes what belongs to nothing", r.Clean.Left, strings.Join(r.Clean.Names, ", "))
 }

@@ -88,6 +88,11 @@ func (c *Client) Post(ctx context.Context, path string, query url.Values, in, v 
 	return c.do(ctx, http.MethodPost, path, query, body, "application/json", v)
 }
 
+// Put sends a file and reads v.
+func (c *Client) Put(ctx context.Context, path string, raw []byte, v any) error {
+	return c.do(ctx, http.MethodPut, path, nil, bytes.NewReader(raw), "application/octet-stream", v)
+}
+
 // Delete asks for the end of something and reads v.
 func (c *Client) Delete(ctx context.Context, path string, v any) error {
 	return c.do(ctx, http.MethodDelete, path, nil, nil, "", v)

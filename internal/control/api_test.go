@@ -21,6 +21,7 @@ import (
 	"github.com/dayfly-infra/dayfly/internal/clock"
 	"github.com/dayfly-infra/dayfly/internal/image"
 	"github.com/dayfly-infra/dayfly/internal/instance"
+	"github.com/dayfly-infra/dayfly/internal/pipeline"
 	"github.com/dayfly-infra/dayfly/internal/server"
 	"github.com/dayfly-infra/dayfly/internal/token"
 )
@@ -139,6 +140,11 @@ func TestDocument(t *testing.T) {
 		w.serves(1)
 		w.wait("all are noted", func() bool { return w.whole(1, 3) })
 		run := w.ended(w.run("api"))
+		gated := w.pipeline(piped("", "\n  - { stage: x, suites: [{ name: api, run: suites/api.sh, size: 1 }] }\n  - { stage: go, gate: { by: test } }\n"))
+		w.blocked(gated, "gate")
+		manual := w.pipeline(piped("", "\n  - { stage: x, suites: [{ name: one, manual: look, size: 1 }, { name: two, manual: look, size: 1 }] }\n"))
+		w.until(manual, "one", pipeline.Waiting)
+		w.until(manual, "two", pipeline.Waiting)
 		im := get[image.Image](w, image.Kind, w.env().Image)
 		for key, body := range map[string]string{im.Report: "status: changed", im.SBOM: "{}", im.Inventory: "{}"} {
 			w.cloud.Put(key, []byte(body))
@@ -147,7 +153,8 @@ func TestDocument(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		value := map[string][]string{"name": {"nothing", "shop-dev", run.Name, im.Name}, "suite": {"api"}, "file": {"junit.xml"}, "object": {"", "shop-dev"}, "limit": {"1"}, "to": {im.Name},
+		value := map[string][]string{"name": {"nothing", "shop-dev", run.Name, im.Name}, "suite": {"api"}, "file": {"junit.xml"}, "object": {"", "shop-dev"}, "limit": {"1"}, "to": {im.Name}, "stage": {"go"}, "path": {"junit.xml"},
+			"decide-gate/name": {gated}, "judge-suite/name": {manual}, "judge-suite/suite": {"one"}, "attach/name": {manual}, "attach/suite": {"two"}, "get-artifact/name": {"nothing", run.Name},
 			"exec-bake/name": {broken.Name}, "cancel-bake/name": {broken.Name}, "quarantine-image/name": {im.Name}, "delete-image/name": {"nothing", spare}, "revoke-token/name": {"nothing", revoked.ID}}
 		// Those that serve when they are asked for: a deploy comes before.
 		ids := sync.OnceValue(func() (ids []string) {
@@ -172,6 +179,8 @@ func TestDocument(t *testing.T) {
 				return ids()[0]
 			case "replace-instance/name":
 				return ids()[1]
+			case "judge-suite/passed", "decide-gate/passed":
+				return true
 			case "quarantine-image/quarantined":
 				return i%2 == 0
 			}
@@ -211,6 +220,9 @@ func TestDocument(t *testing.T) {
 				typ, body := a.body(op, func(name string) any { return field(op.OperationID, name, i) })
 				if op.OperationID == "add-blueprint" {
 					body = packed(t, description)
+				}
+				if op.OperationID == "attach" {
+					body = []byte("a picture")
 				}
 				if len(query) > 0 {
 					target += "?" + query.Encode()

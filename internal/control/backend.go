@@ -9,11 +9,11 @@ import (
 	"os"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/dayfly-infra/dayfly/internal/access"
 	"github.com/dayfly-infra/dayfly/internal/bake"
 	"github.com/dayfly-infra/dayfly/internal/blocker"
+	"github.com/dayfly-infra/dayfly/internal/blueprint"
 	"github.com/dayfly-infra/dayfly/internal/cloud"
 	"github.com/dayfly-infra/dayfly/internal/environment"
 	"github.com/dayfly-infra/dayfly/internal/fault"
@@ -110,6 +110,13 @@ func (c *Control) Deploy(ctx context.Context, d server.Deploy) (environment.Envi
 	if !ok {
 		return zero, &fault.Error{Kind: fault.NotFound, Op: "deploy", Object: b.Name, Message: fmt.Sprintf("the blueprint has no environment %q", d.Purpose), Hint: "it has " + strings.Join(slices.Sorted(maps.Keys(b.Environments)), ", ")}
 	}
+	if err := tested(b, d); err != nil {
+		return zero, err
+	}
+	by := access.Of(ctx).Name
+	if d.Untested {
+		by += " (untested)"
+	}
 	if d.Name == "" {
 		d.Name = b.Name + "-" + d.Purpose
 	}
@@ -119,12 +126,12 @@ func (c *Control) Deploy(ctx context.Context, d server.Deploy) (environment.Envi
 	if _, _, err := c.admit(ctx, d.Name, b.Name); err != nil { // before anything costs
 		return zero, err
 	}
-	bk, err := c.bakes.Start(ctx, b, fsys, d.Files, access.Of(ctx).Name)
+	bk, err := c.bakes.Start(ctx, b, fsys, d.Files, by)
 	if err != nil {
 		return zero, err
 	}
 	now := c.clock.Now()
-	change := &environment.Change{Files: d.Files, Bake: bk.Name, Size: d.Size, By: access.Of(ctx).Name, Asked: now}
+	change := &environment.Change{Files: d.Files, Bake: bk.Name, Size: d.Size, By: by, Asked: now}
 	for range 20 {
 		e, version, err := c.admit(ctx, d.Name, b.Name)
 		if err != nil {
@@ -134,22 +141,44 @@ func (c *Control) Deploy(ctx context.Context, d server.Deploy) (environment.Envi
 			if err := c.forgetGone(ctx, d.Name); err != nil {
 				return zero, err
 			}
-			e.Name, e.Blueprint, e.Purpose, e.Created, e.Size = d.Name, b.Name, d.Purpose, now, d.Size
-			if b.Foundation != "" {
-				e.Foundation = d.Name
-			}
 		}
-		if e.Serving == 0 {
-			e.Phase = environment.Pending
-		}
-		e.Parameters, e.Deadline, e.Next, e.Error = want.Parameters, now.Add(want.Lease), change, ""
-		e.MaxAge, e.Touched, e.LeaseMax, e.Notice = want.MaxAge, want.Touched, want.LeaseMax, ""
+		wish(&e, d.Name, b, want, change)
 		err = c.store.Apply(ctx, store.NoEpoch, store.Put(environment.Kind, d.Name, version, e))
 		if !errors.Is(err, store.ErrConflict) {
 			return e, err
 		}
 	}
 	return zero, &fault.Error{Kind: fault.Conflict, Op: "deploy", Object: d.Name, Message: "others change it all the time"}
+}
+
+// wish notes in an environment's record what shall be, for the loops to do.
+func wish(e *environment.Environment, name string, b *blueprint.Blueprint, want blueprint.Environment, change *environment.Change) {
+	if e.Name == "" {
+		e.Name, e.Blueprint, e.Purpose, e.Created, e.Size = name, b.Name, want.Name, change.Asked, change.Size
+		if b.Foundation != "" {
+			e.Foundation = name
+		}
+	}
+	if e.Serving == 0 {
+		e.Phase = environment.Pending
+	}
+	e.Parameters, e.Deadline, e.Next, e.Error = want.Parameters, change.Asked.Add(want.Lease), change, ""
+	e.MaxAge, e.Touched, e.LeaseMax, e.Notice = want.MaxAge, want.Touched, want.LeaseMax, ""
+}
+
+// tested refuses a deploy past the pipeline of an environment that a stage of
+// it deploys: there, only what a run has tested goes.
+func tested(b *blueprint.Blueprint, d server.Deploy) error {
+	for _, s := range b.Pipeline {
+		if s.Deploy == d.Purpose && !d.Untested {
+			return &fault.Error{
+				Kind: fault.Denied, Op: "deploy", Object: d.Purpose,
+				Message: fmt.Sprintf("the stage %s of the pipeline deploys this environment, with the image and the release that its run has tested", s.Name),
+				Hint:    "dayfly run start DIR; --untested deploys past the pipeline and stays on record",
+			}
+		}
+	}
+	return nil
 }
 
 // admit reads the environment that a deploy would change, and says when it may
@@ -216,88 +245,6 @@ func update[T any](ctx context.Context, c *Control, kind, name string, f func(*T
 	}
 	v, _, err := store.Get[T](ctx, c.store, kind, name)
 	return v, err
-}
-
-// runLease is how long a run's environments may live.
-const runLease = 24 * time.Hour
-
-// Test implements server.Backend.
-func (c *Control) Test(ctx context.Context, t server.Test) (pipeline.Run, error) {
-	if err := c.room("test"); err != nil {
-		return pipeline.Run{}, err
-	}
-	var zero pipeline.Run
-	b, fsys, err := c.files.Blueprint(ctx, t.Files)
-	if err != nil {
-		return zero, err
-	}
-	var suites []pipeline.Suite
-	var names []string
-	for _, st := range b.Pipeline {
-		for _, s := range st.Suites {
-			names = append(names, s.Name)
-			switch asked := slices.Contains(t.Suites, s.Name); {
-			case s.Manual != "" && asked:
-				return zero, &fault.Error{Kind: fault.Invalid, Op: "test", Object: s.Name, Message: "a manual suite cannot be run by this version", Hint: "dayfly deploy an environment for the tester instead"}
-			case s.Manual != "" || (len(t.Suites) > 0 && !asked):
-				continue
-			}
-			suites = append(suites, pipeline.Suite{Name: s.Name, Command: s.Run, Size: s.Size, Timeout: s.Timeout, Parameters: s.Parameters, Phase: pipeline.Pending})
-		}
-	}
-	for _, want := range t.Suites {
-		if !slices.Contains(names, want) {
-			return zero, &fault.Error{Kind: fault.NotFound, Op: "test", Object: b.Name, Message: fmt.Sprintf("the blueprint has no suite %q", want), Hint: "it has " + strings.Join(names, ", ")}
-		}
-	}
-	if len(suites) == 0 {
-		return zero, &fault.Error{Kind: fault.Invalid, Op: "test", Object: b.Name, Message: "the blueprint's pipeline has no automated suite", Hint: "pipeline: [{ stage: check, suites: [{ name: api, run: suites/api.sh }] }]"}
-	}
-	bk, err := c.bakes.Start(ctx, b, fsys, t.Files, access.Of(ctx).Name)
-	if err != nil {
-		return zero, err
-	}
-	now := c.clock.Now()
-	for range 20 {
-		old, err := store.List[pipeline.Run](ctx, c.store, pipeline.Kind, b.Name+"-r")
-		if err != nil {
-			return zero, err
-		}
-		n := len(old) + 1
-		r := pipeline.Run{Name: pipeline.RunName(b.Name, n), Blueprint: b.Name, Files: t.Files, Bake: bk.Name, Suites: suites, Phase: pipeline.Pending, By: access.Of(ctx).Name, Created: now, Deadline: now.Add(runLease)}
-		err = c.store.Apply(ctx, store.NoEpoch, store.Put(pipeline.Kind, r.Name, 0, r))
-		if !errors.Is(err, store.ErrConflict) {
-			return r, err
-		}
-	}
-	return zero, &fault.Error{Kind: fault.Conflict, Op: "test", Object: b.Name, Message: "others start runs all the time"}
-}
-
-// Cancel implements server.Backend.
-func (c *Control) Cancel(ctx context.Context, run string) (pipeline.Run, error) {
-	return update(ctx, c, pipeline.Kind, run, func(r *pipeline.Run) error {
-		if r.Phase != pipeline.Done {
-			r.Cancel = true
-		}
-		return nil
-	})
-}
-
-// Results implements server.Backend.
-func (c *Control) Results(ctx context.Context, run, suite, file string) ([]byte, error) {
-	r, _, err := store.Get[pipeline.Run](ctx, c.store, pipeline.Kind, run)
-	if errors.Is(err, store.ErrNotFound) {
-		return nil, &fault.Error{Kind: fault.NotFound, Object: "run " + run, Message: "there is no such run"}
-	}
-	if err != nil {
-		return nil, err
-	}
-	for _, s := range r.Suites {
-		if s.Name == suite {
-			return c.cloud.Object(ctx, s.Results+file, 32<<20)
-		}
-	}
-	return nil, &fault.Error{Kind: fault.NotFound, Object: "run " + run, Message: "it has no suite " + suite}
 }
 
 // DeleteImage implements server.Backend.
@@ -444,7 +391,7 @@ func (c *Control) Why(ctx context.Context, object string) ([]server.Reason, erro
 		each(ctx, c, pipeline.Kind, func(r pipeline.Run) { add(pipeline.Kind, r.Name, string(r.Phase), r.Blocker, r.Error) }),
 	)
 	if err == nil && object != "" && len(out) == 0 {
-		err = &fault.Error{Kind: fault.NotFound, Object: object, Message: "nothing has this name", Hint: "dayfly env list, dayfly runs"}
+		err = &fault.Error{Kind: fault.NotFound, Object: object, Message: "nothing has this name", Hint: "dayfly env list, dayfly run list"}
 	}
 	return out, err
 }

@@ -36,6 +36,7 @@ import (
 	"github.com/dayfly-infra/dayfly/internal/fault"
 	"github.com/dayfly-infra/dayfly/internal/heal"
 	"github.com/dayfly-infra/dayfly/internal/operation"
+	"github.com/dayfly-infra/dayfly/internal/pipeline"
 	"github.com/dayfly-infra/dayfly/internal/reconcile"
 	"github.com/dayfly-infra/dayfly/internal/resolve"
 	"github.com/dayfly-infra/dayfly/internal/rollout"
@@ -55,6 +56,10 @@ type Config struct {
 	// Database is a connection string of PostgreSQL, which several servers may
 	// share; "" is SQLite in Dir.
 	Database string
+
+	// TestInstances is how many instances the environments of all runs may have
+	// at once; 0 = no limit.
+	TestInstances int
 
 	replica string                          // this server's name among those
 	free    func(dir string) (int64, error) // space on the disk of a folder; nil asks the system
@@ -232,7 +237,7 @@ func (c *Control) wire(agent, probe []byte, openBox func(address string) (box.Bo
 	c.engine = reconcile.New(reconcile.Config{Store: st, Clock: clk, Log: cfg.Log, Holder: cmp.Or(cfg.replica, owner), Loops: prioritized(st, []reconcile.Loop{
 		c.bakes,
 		&rollout.Foundations{Config: rc}, &rollout.Generations{Config: rc}, &rollout.Environments{Config: rc},
-		&advance.Loop{Store: st, Cloud: c.cloud, Blueprints: suiteFiles{c.files}, Images: c.bakes, Releases: c.resolver, Clock: clk, Log: cfg.Log, StackName: name},
+		&advance.Loop{Store: st, Cloud: c.cloud, Blueprints: suiteFiles{c.files}, Images: c.bakes, Releases: c.resolver, Deployer: c, Metrics: c, Prover: c, Capacity: pipeline.Capacity{Instances: cfg.TestInstances}, Clock: clk, Log: cfg.Log, StackName: name},
 		&heal.Loop{Store: st, Cloud: c.cloud, Clock: clk, Log: cfg.Log},
 		expire.Environments(st, clk, cfg.Log), expire.Foundations(st, clk, cfg.Log),
 	})})

@@ -108,6 +108,7 @@ type world struct {
 	suite func(name string) (junit string, r cloud.CommandResult, took time.Duration)
 	fail  map[string]string // step of a bake: what its command says
 	limit time.Duration
+	quota int
 	log   io.Writer
 	mu    sync.Mutex
 	ran   map[string]int // commands of bakes by step
@@ -139,7 +140,7 @@ func inWorld(t *testing.T, f func(t *testing.T, w *world)) {
 }
 
 func (w *world) control(st store.Store) *Control {
-	c := &Control{cfg: Config{Dir: w.dir, Log: slog.New(slog.NewTextHandler(w.log, &slog.HandlerOptions{Level: slog.LevelDebug}))}, store: st, clock: clock.Real{}, cloud: w.cloud.Driver(st)}
+	c := &Control{cfg: Config{Dir: w.dir, TestInstances: w.quota, Log: slog.New(slog.NewTextHandler(w.log, &slog.HandlerOptions{Level: slog.LevelDebug}))}, store: st, clock: clock.Real{}, cloud: w.cloud.Driver(st)}
 	c.wire([]byte("agent"), []byte("probe"), func(string) (box.Box, error) { return w.box, nil })
 	c.files.dir = w.dir
 	return c

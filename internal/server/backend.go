@@ -27,6 +27,7 @@ type Backend interface {
 	Test(ctx context.Context, t Test) (pipeline.Run, error)
 	Cancel(ctx context.Context, run string) (pipeline.Run, error)
 	Results(ctx context.Context, run, suite, file string) ([]byte, error)
+	Runs
 	DeleteImage(ctx context.Context, name string) error
 	Quarantine(ctx context.Context, name string, q Quarantine) (image.Image, error)
 	SBOM(ctx context.Context, name string) ([]byte, error)
@@ -54,12 +55,15 @@ type Deploy struct {
 	Purpose string `json:"purpose" doc:"key in the blueprint's environments" maxLength:"32"`
 	Name    string `json:"name,omitempty" doc:"the environment's name, default BLUEPRINT-PURPOSE" maxLength:"60" pattern:"^([a-z][a-z0-9-]*[a-z0-9])?$"`
 	Size    int    `json:"size,omitempty" doc:"instances, default the blueprint's" minimum:"0" maximum:"1000"`
+
+	Untested bool `json:"untested,omitempty" doc:"deploy past the pipeline whose stage deploys this environment"`
 }
 
 // Test asks for a run of the blueprint's suites.
 type Test struct {
 	Files  string   `json:"files" pattern:"^sha256:[0-9a-f]{64}$" maxLength:"71"`
-	Suites []string `json:"suites,omitempty" doc:"names, default all" maxItems:"200"`
+	Suites []string `json:"suites,omitempty" doc:"names, default all automated ones" maxItems:"200"`
+	Full   bool     `json:"full,omitempty" doc:"the whole pipeline, with manual suites, gates and deploys"`
 }
 
 // TransformSchema implements huma.SchemaTransformer: tags cannot bound what is in

@@ -134,7 +134,7 @@ func (s *Server) operations() {
 	register(s, huma.Operation{OperationID: "delete-image", Method: http.MethodDelete, Path: "/v1/images/{name}", Summary: "Remove an image that nothing uses"}, func(ctx context.Context, in *named) (*struct{}, error) {
 		return nil, problem(b.DeleteImage(ctx, in.Name))
 	})
-	post(s, "start-run", "/v1/runs", "Run suites side by side", func(ctx context.Context, in *body[Test]) (*out[pipeline.Run], error) {
+	post(s, "start-run", "/v1/runs", "Run the pipeline, or suites of it", func(ctx context.Context, in *body[Test]) (*out[pipeline.Run], error) {
 		return answer(b.Test(ctx, in.Body))
 	})
 	remove(s, "cancel-run", "/v1/runs/{name}", "End a run and all that it launched", func(ctx context.Context, in *named) (*out[pipeline.Run], error) {
@@ -147,6 +147,7 @@ func (s *Server) operations() {
 		return answer(b.Sweep(ctx, in.DryRun))
 	})
 
+	s.runs()
 	s.images()
 	s.instances()
 	records[bake.Bake](s, "bakes", bake.Kind, "why")
@@ -156,7 +157,7 @@ func (s *Server) operations() {
 	records[environment.Environment](s, "environments", environment.Kind, "env list")
 	records[environment.Generation](s, "generations", environment.GenerationKind, "env show")
 	records[environment.Foundation](s, "foundations", environment.FoundationKind, "env list")
-	records[pipeline.Run](s, "runs", pipeline.Kind, "runs")
+	records[pipeline.Run](s, "runs", pipeline.Kind, "run list")
 
 	get(s, "list-audit", "/v1/audit", "Who did what, the newest first", func(ctx context.Context, in *struct {
 		Cursor string `query:"cursor" maxLength:"1000" doc:"next of the page before"`

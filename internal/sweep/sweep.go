@@ -194,6 +194,18 @@ func (s *Sweeper) Sweep(ctx context.Context, dry bool) (Report, error) {
 	return rep, s.Cloud.PruneIntents(ctx, sweepObject)
 }
 
+// Of lists what is there of some objects (kind/name), and how much of ours was
+// looked at. It removes nothing.
+func (s *Sweeper) Of(ctx context.Context, object func(string) bool) (found []Thing, seen int, err error) {
+	things, err := s.things(ctx)
+	for _, t := range things {
+		if object(t.Tags[cloud.TagObject]) {
+			found = append(found, t)
+		}
+	}
+	return found, len(things), err
+}
+
 // things lists everything of ours; one list that fails fails the sweep, since
 // only a complete read proves anything.
 func (s *Sweeper) things(ctx context.Context) ([]Thing, error) {
