@@ -59,6 +59,7 @@ var Needs = map[string]Role{
 	"resolve-release":     Deployer,
 	"deploy":              Deployer,
 	"destroy-environment": Deployer,
+	"roll-back":           Deployer,
 	"start-run":           Deployer,
 	"cancel-run":          Deployer,
 	"decide-gate":         Viewer, // the gate says who may, by name or group

@@ -3,7 +3,11 @@
 // must not know clouds, stores or how anything is carried out.
 package blueprint
 
-import "time"
+import (
+	"time"
+
+	"github.com/dayfly-infra/dayfly/internal/environment"
+)
 
 // File is the name of the blueprint's description.
 const File = "dayfly.yaml"
@@ -81,12 +85,6 @@ type ParameterNames struct {
 	Bucket        string // Bucket: Dayfly's own, for reports
 }
 
-// Replace is a strategy.
-type Replace string
-
-// Recreate makes a whole new generation, moves traffic, deletes the old one.
-const Recreate Replace = "recreate"
-
 // Environment is a purpose with its size and life.
 type Environment struct {
 	Name       string
@@ -96,7 +94,8 @@ type Environment struct {
 	LeaseMax   time.Duration // from its beginning: how far the lease may be extended; default 24h, or the lease where that is longer
 	MaxAge     time.Duration // of an instance; 0 = as old as its generation
 	Touched    string        // what becomes of instances that somebody changed: replace (default) or report
-	Replace    Replace
+	Standing   bool          // lease: standing: it is renewed as long as nobody destroys the environment
+	Strategy   environment.Strategy
 	Image      string            // channel, default <name>/candidate
 	Parameters map[string]string // for both templates, where they have them
 }

@@ -204,14 +204,17 @@ func (r *reader) environments(o *object) map[string]Environment {
 			Name:       k,
 			Size:       e.int("size", 3, 1, 1000),
 			Zones:      e.int("zones", 3, 1, 6),
-			Lease:      e.duration("lease", day, time.Minute, maxLease),
-			Replace:    Replace(e.oneOf("replace", string(Recreate), string(Recreate))),
+			Standing:   standing(e.node("lease")),
 			Image:      e.string("image", ""),
 			MaxAge:     e.duration("max_age", 0, 10*time.Minute, maxLease),
 			Touched:    e.oneOf("touched", "replace", "replace", "report"),
 			Parameters: e.parameters("parameters"),
 		}
 		one := out[k]
+		if one.Lease = day; !one.Standing {
+			one.Lease = e.duration("lease", day, time.Minute, maxLease)
+		}
+		one.Strategy = r.strategy(e, x.node(k), k)
 		one.LeaseMax = e.duration("lease_max", max(one.Lease, day), time.Minute, maxLease)
 		if one.LeaseMax < one.Lease {
 			r.problem(e.position("lease_max"), "", "environments.%s.lease_max, how far the lease may be extended, is shorter than the lease", k)
@@ -257,6 +260,7 @@ func (r *reader) files(fsys fs.FS, b *Blueprint) {
 		}
 	}
 	need("handoff.run", b.Handoff.Run, false)
+	r.checks(fsys, b, need)
 	if _, err := fs.Stat(fsys, path.Clean(b.Foundation)); err != nil && b.Foundation == "foundation.yaml" {
 		b.Foundation = "" // one template holds both
 	}

@@ -3,10 +3,13 @@ package blueprint
 import (
 	"bytes"
 	"os"
+	"reflect"
 	"strings"
 	"testing"
 	"testing/fstest"
 	"time"
+
+	"github.com/dayfly-infra/dayfly/internal/environment"
 )
 
 const good = `name: shop
@@ -61,8 +64,44 @@ func TestLoad(t *testing.T) {
 	}
 }
 
+func TestStrategies(t *testing.T) {
+	for yaml, want := range map[string]environment.Strategy{
+		"lease: 24h":                 {Replace: "recreate"},
+		"replace: recreate":          {Replace: "recreate"},
+		"replace: blue-green":        {Replace: "blue-green", Steps: []int{1, 10, 50, 100}, Pause: 2 * time.Minute, Soak: 10 * time.Minute},
+		"replace: rolling, soak: 0s": {Replace: "rolling", Steps: []int{25, 50, 75, 100}, Pause: 2 * time.Minute},
+		"replace: { steps: [5, 100], pause: 1m, check: deploy/deploy, rollback: manual }, soak: 1h": {
+			Replace: "blue-green", Steps: []int{5, 100}, Pause: time.Minute, Soak: time.Hour, Check: "deploy/deploy", Manual: true},
+	} {
+		b, ps, err := Load(folder(strings.Replace(good, "lease: 24h", yaml, 1)))
+		if err != nil || len(ps) > 0 {
+			t.Errorf("%s: %v %v", yaml, err, ps)
+		} else if got := b.Environments["dev"].Strategy; !reflect.DeepEqual(got, want) {
+			t.Errorf("%s: %+v", yaml, got)
+		}
+	}
+	b, ps, err := Load(folder(strings.Replace(good, "lease: 24h", "lease: standing", 1)))
+	if err != nil || len(ps) > 0 || !b.Environments["dev"].Standing {
+		t.Errorf("standing: %v %v", err, ps)
+	}
+	f := folder(strings.Replace(good, "lease: 24h", "replace: rolling", 1))
+	delete(f, "foundation.yaml")
+	if b, ps, _ := Load(f); b != nil || len(ps) != 1 || !strings.Contains(ps[0].Message, "only recreate is possible") || ps[0].Line != 9 {
+		t.Errorf("one template and rolling: %v", ps)
+	}
+}
+
 func TestLoadProblems(t *testing.T) {
 	for _, c := range []struct{ name, from, to, want string }{
+		{"strategy", "size: 45, lease: 24h", "size: 45, replace: green", `dayfly.yaml:9:29: environments.dev.replace cannot be "green"; valid: recreate, blue-green, rolling`},
+		{"soak of recreate", "size: 45, lease: 24h", "size: 45, soak: 5m", `dayfly.yaml:9:20: environments.dev.soak: recreate deletes what served at once (replace: blue-green)`},
+		{"check of recreate", "size: 45, lease: 24h", "size: 45, replace: { strategy: recreate, check: deploy/deploy }", `environments.dev.replace.check: recreate moves all traffic at once`},
+		{"steps that fall", "size: 45, lease: 24h", "size: 45, replace: { steps: [50, 10, 100] }", `dayfly.yaml:9:38: environments.dev.replace.steps must rise, and end with 100 (such as [1, 10, 50, 100])`},
+		{"steps without an end", "size: 45, lease: 24h", "size: 45, replace: { steps: [1, 10] }", `must rise, and end with 100`},
+		{"a step of nothing", "size: 45, lease: 24h", "size: 45, replace: { steps: [0, 100] }", `environments.dev.replace.steps must be numbers from 1 to 100, not 0`},
+		{"errors", "size: 45, lease: 24h", "size: 45, replace: { max_error_rate: many }", `environments.dev.replace.max_error_rate must be a share of 0 to 100 per cent`},
+		{"a check that is not there", "size: 45, lease: 24h", "size: 45, replace: { check: suites/apis.sh }", `environments.dev.replace.check: there is no suites/apis.sh (did you mean "api.sh"?)`},
+		{"unknown key of a strategy", "size: 45, lease: 24h", "size: 45, replace: { wait: 5m }", `there is no key "wait" in environments.dev.replace`},
 		{"unknown key", "handoff: { run:", "handoff: { runs: x, run:", `dayfly.yaml:7:12: there is no key "runs" in handoff; valid: run, service, user, ready, deadline (did you mean "run"?)`},
 		{"unknown top key", "release: {", "releases: {", `dayfly.yaml:6:1: there is no key "releases" here`},
 		{"wrong type", "size: 45, lease: 24h", "size: many, lease: 24h", `dayfly.yaml:9:16: environments.dev.size must be a number, not a string`},
@@ -84,7 +123,6 @@ func TestLoadProblems(t *testing.T) {
 		{"server's versions", "code: puppet/", `server: p, version: "1", version_url: "http://box/VERSION"`, `has both version and version_url`},
 		{"a version of code", "code: puppet/", `code: puppet/, version: "1"`, `image.puppet.version is for bakes with a server`},
 		{"unknown environment", "deploy: production", "deploy: prod", `pipeline[2].deploy names "prod"`},
-		{"strategy", "lease: 24h", "lease: 24h, replace: rolling", `environments.dev.replace cannot be "rolling"; valid: recreate`},
 		{"twice", "name: shop\n", "name: shop\nname: shop\n", `already defined`},
 		{"not yaml", "image:\n", "image: [\n", `this is not YAML`},
 		{"not a mapping", good, "- 1\n", `the file must be a mapping, not a list`},

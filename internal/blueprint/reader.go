@@ -219,6 +219,39 @@ func (o *object) duration(k string, def, low, high time.Duration) time.Duration 
 	return d
 }
 
+// numbers reads a list of whole numbers.
+func (o *object) numbers(k string, low, high int) []int {
+	var out []int
+	for _, n := range o.list(k) {
+		v, ok := plain(n).(*ast.IntegerNode)
+		if !ok {
+			o.r.problem(n, "", "%s must be a list of numbers, and this is %s", o.key(k), kindOf(n))
+			continue
+		}
+		i, err := strconv.Atoi(v.GetToken().Value)
+		if err != nil || i < low || i > high {
+			o.r.problem(n, "", "%s must be numbers from %d to %d, not %s", o.key(k), low, high, v.GetToken().Value)
+			continue
+		}
+		out = append(out, i)
+	}
+	return out
+}
+
+// percent reads 1, 0.5 or 1%; 0 where there is none.
+func (o *object) percent(k string, low, high float64) float64 {
+	n := o.node(k)
+	if n == nil {
+		return 0
+	}
+	f, err := strconv.ParseFloat(strings.TrimSpace(strings.TrimSuffix(strings.Trim(strings.TrimSpace(n.String()), `"'`), "%")), 64)
+	if err != nil || !(f >= low && f <= high) {
+		o.r.problem(n, "write 1 or 0.5%", "%s must be a share of %g to %g per cent", o.key(k), low, high)
+		return 0
+	}
+	return f
+}
+
 func parseDuration(s string) (time.Duration, error) {
 	if days, ok := strings.CutSuffix(s, "d"); ok {
 		n, err := strconv.Atoi(days)

@@ -43,6 +43,7 @@ type root struct {
 	Release  releaseCmd  `cmd:"" help:"Resolve the most recent release in the box, or list releases."`
 	Deploy   deployCmd   `cmd:"" help:"Launch an environment with the most recent release."`
 	Env      envCmd      `cmd:"" help:"List, show and destroy environments."`
+	Rollback rollbackCmd `cmd:"" help:"Go back to what served before: dayfly rollback shop-production."`
 	Instance instanceCmd `cmd:"" help:"List and show instances; keep one for a look, or have one replaced."`
 	Test     testCmd     `cmd:"" help:"Run the blueprint's suites side by side, each in an environment of its own."`
 	Runs     runCmd      `cmd:"" name:"run" aliases:"runs" help:"Start, follow and decide runs of the pipeline: gates, manual suites, results."`

@@ -132,7 +132,11 @@ func (c *envListCmd) Run(ctx context.Context, a *app) error {
 		t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 		fmt.Fprintln(t, "NAME\tPHASE\tSIZE\tIMAGE\tRELEASE\tADDRESS\tENDS")
 		for _, e := range es {
-			fmt.Fprintf(t, "%s\t%s\t%d\t%s\t%s\t%s\t%s\n", e.Name, e.Phase, e.Size, dash(e.Image), dash(e.Release), dash(e.Address), e.Deadline.Local().Format("Mon 15:04"))
+			ends := e.Deadline.Local().Format("Mon 15:04")
+			if e.Standing {
+				ends = "standing"
+			}
+			fmt.Fprintf(t, "%s\t%s\t%d\t%s\t%s\t%s\t%s\n", e.Name, e.Phase, e.Size, dash(e.Image), dash(e.Release), dash(e.Address), ends)
 		}
 		t.Flush()
 	})
@@ -168,6 +172,7 @@ func environmentText(w io.Writer, e environment.Environment) {
 		fmt.Fprintf(w, " at %s", e.Address)
 	}
 	fmt.Fprintf(w, "\n  %d instances, image %s, release %s, until %s\n", e.Size, dash(e.Image), dash(e.Release), e.Deadline.Local().Format(time.RFC1123))
+	shiftText(w, e)
 	if e.Notice != "" {
 		fmt.Fprintf(w, "  notice: %s\n", e.Notice)
 	}

@@ -42,6 +42,27 @@ func (d *Driver) SetDesired(ctx context.Context, in Intent, group string, n int)
 	return err
 }
 
+// SetMinimum lowers a group's MinSize, so that it may shrink; one that is as low
+// stays as it is.
+func (d *Driver) SetMinimum(ctx context.Context, in Intent, group string, n int) error {
+	const op = "autoscaling:UpdateAutoScalingGroup"
+	_, err := perform(ctx, d, in, action[bool]{
+		op: op, input: []any{group, n},
+		find: func(ctx context.Context, _ *IntentRecord) (bool, bool, error) {
+			g, err := d.groupOfOurs(ctx, op, group)
+			return true, err == nil && g.Min <= n, err
+		},
+		call: func(ctx context.Context, _ *IntentRecord) (bool, error) {
+			if _, err := d.groupOfOurs(ctx, op, group); err != nil {
+				return false, err
+			}
+			_, err := d.asg.UpdateAutoScalingGroup(ctx, &autoscaling.UpdateAutoScalingGroupInput{AutoScalingGroupName: &group, MinSize: new(int32(n))})
+			return true, translate(op, group, err)
+		},
+	})
+	return err
+}
+
 // EndMember takes an instance out of its group's service, lets it drain and ends
 // it; with shrink the group's desired capacity goes down with it, otherwise the
 // group launches another. One that is not in the group any more is a success.

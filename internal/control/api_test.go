@@ -19,10 +19,12 @@ import (
 
 	"github.com/dayfly-infra/dayfly/internal/access"
 	"github.com/dayfly-infra/dayfly/internal/clock"
+	"github.com/dayfly-infra/dayfly/internal/environment"
 	"github.com/dayfly-infra/dayfly/internal/image"
 	"github.com/dayfly-infra/dayfly/internal/instance"
 	"github.com/dayfly-infra/dayfly/internal/pipeline"
 	"github.com/dayfly-infra/dayfly/internal/server"
+	"github.com/dayfly-infra/dayfly/internal/store"
 	"github.com/dayfly-infra/dayfly/internal/token"
 )
 
@@ -153,7 +155,13 @@ func TestDocument(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		value := map[string][]string{"name": {"nothing", "shop-dev", run.Name, im.Name}, "suite": {"api"}, "file": {"junit.xml"}, "object": {"", "shop-dev"}, "limit": {"1"}, "to": {im.Name}, "stage": {"go"}, "path": {"junit.xml"},
+		// One that ran something else before.
+		kept := environment.Environment{Name: "shop-kept", Blueprint: "shop", Purpose: "dev", Files: w.files, Image: im.Name, Want: 7, Serving: 7, Phase: environment.Serving, Deadline: time.Now().Add(time.Hour),
+			Good: []environment.Version{{Generation: 6, Image: "shop-before", Release: w.env().Release, Files: w.files, Size: 1}}}
+		if err := w.store.Apply(t.Context(), store.NoEpoch, store.Put(environment.Kind, kept.Name, 0, kept)); err != nil {
+			t.Fatal(err)
+		}
+		value := map[string][]string{"roll-back/name": {"nothing", kept.Name, kept.Name}, "name": {"nothing", "shop-dev", run.Name, im.Name}, "suite": {"api"}, "file": {"junit.xml"}, "object": {"", "shop-dev"}, "limit": {"1"}, "to": {im.Name}, "stage": {"go"}, "path": {"junit.xml"},
 			"decide-gate/name": {gated}, "judge-suite/name": {manual}, "judge-suite/suite": {"one"}, "attach/name": {manual}, "attach/suite": {"two"}, "get-artifact/name": {"nothing", run.Name},
 			"exec-bake/name": {broken.Name}, "cancel-bake/name": {broken.Name}, "quarantine-image/name": {im.Name}, "delete-image/name": {"nothing", spare}, "revoke-token/name": {"nothing", revoked.ID}}
 		// Those that serve when they are asked for: a deploy comes before.

@@ -164,6 +164,7 @@ func wish(e *environment.Environment, name string, b *blueprint.Blueprint, want 
 	}
 	e.Parameters, e.Deadline, e.Next, e.Error = want.Parameters, change.Asked.Add(want.Lease), change, ""
 	e.MaxAge, e.Touched, e.LeaseMax, e.Notice = want.MaxAge, want.Touched, want.LeaseMax, ""
+	e.Standing, change.Strategy = want.Standing, want.Strategy
 }
 
 // tested refuses a deploy past the pipeline of an environment that a stage of
@@ -261,7 +262,7 @@ func (c *Control) DeleteImage(ctx context.Context, name string) error {
 		return err
 	}
 	for _, e := range es {
-		if e.Phase != environment.Gone && (e.Image == name || (e.Next != nil && e.Next.Bake == im.Bake)) {
+		if e.Phase != environment.Gone && (e.Image == name || (e.Next != nil && (e.Next.Bake == im.Bake || e.Next.Image == name))) {
 			return &fault.Error{Kind: fault.Conflict, Op: "remove the image", Object: name, Message: "the environment " + e.Name + " runs it", Hint: "dayfly env destroy " + e.Name}
 		}
 	}

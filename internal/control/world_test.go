@@ -295,6 +295,7 @@ func (w *world) serves(n int) {
 		}
 		return e.Serving == n && e.Phase == environment.Serving && w.settled()
 	})
+	w.wait("what served before is out of the listener", func() bool { return w.env().Shift == nil && len(w.weights()) == 1 })
 	l := get[environment.Foundation](w, environment.FoundationKind, "shop-dev").Listener
 	ws, err := w.api.cloud.ListenerWeights(w.t.Context(), l)
 	if err != nil || len(ws) != 1 || ws[0].TargetGroup != w.gen(n).TargetGroups[0] || ws[0].Weight != 100 {

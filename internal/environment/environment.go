@@ -64,6 +64,13 @@ type Environment struct {
 	LeaseMax time.Duration `json:"lease_max,omitempty"` // from Created: how far the lease may be extended
 	Notice   string        `json:"notice,omitempty"`    // the end is near
 
+	Strategy Strategy  `json:"strategy,omitzero"`
+	Shift    *Shift    `json:"shift,omitempty"`    // traffic under way, and the soak
+	Back     *Back     `json:"back,omitempty"`     // it shall go back to what served before
+	LastBack *Back     `json:"went_back,omitzero"` // the last time that it did
+	Good     []Version `json:"good,omitempty"`     // what came through its soak, the latest first
+	Standing bool      `json:"standing,omitempty"` // its lease is renewed as long as nobody destroys it
+
 	Phase   Phase            `json:"phase"`
 	Address string           `json:"address,omitempty"` // URL that serves
 	Blocker *blocker.Blocker `json:"blocker,omitempty"`
@@ -81,6 +88,10 @@ type Change struct {
 	Size    int       `json:"size"`
 	By      string    `json:"by"`
 	Asked   time.Time `json:"asked"`
+	// Strategy is how it is carried out; Back that it goes back to a version
+	// that was good.
+	Strategy Strategy `json:"strategy,omitzero"`
+	Back     *Back    `json:"back,omitempty"`
 }
 
 // Foundation is a long-lived stack that generations stand on.
@@ -111,7 +122,8 @@ type Generation struct {
 	Image       string    `json:"image"`
 	Release     string    `json:"release"`
 	Files       string    `json:"files"`
-	Size        int       `json:"size"`
+	Size        int       `json:"size"`           // instances that shall serve now
+	Full        int       `json:"full,omitempty"` // and when all traffic is its own; 0 = Size
 	Phase       Phase     `json:"phase"`
 	Created     time.Time `json:"created"`
 	Ready       time.Time `json:"ready,omitzero"`
@@ -128,6 +140,14 @@ type Generation struct {
 	Blocker      *blocker.Blocker  `json:"blocker,omitempty"`
 	Error        string            `json:"error,omitempty"`
 	Op           string            `json:"op,omitempty"` // the operation that it is part of, as in logs and events
+}
+
+// Whole is the size with which a generation carries all traffic.
+func (g *Generation) Whole() int {
+	if g.Full != 0 {
+		return g.Full
+	}
+	return g.Size
 }
 
 // GenerationName is the record's name.

@@ -2,11 +2,8 @@ package environment
 
 import (
 	"fmt"
-	"maps"
-	"strings"
 	"testing"
-
-	"pgregory.net/rapid"
+	"time"
 )
 
 func TestPlan(t *testing.T) {
@@ -20,6 +17,22 @@ func TestPlan(t *testing.T) {
 		}
 		return m
 	}
+	at := func(s int) time.Time { return time.Unix(int64(s), 0) }
+	healthy := func(gs ...Generation) []Generation {
+		for i := range gs {
+			gs[i].Healthy = gs[i].Size
+		}
+		return gs
+	}
+	blue := func(step int, since time.Time) Environment {
+		return Environment{Want: 2, Serving: 1, Strategy: Strategy{Replace: BlueGreen, Steps: []int{10, 100}, Pause: time.Minute, Soak: time.Hour}, Shift: &Shift{From: 1, To: 2, Step: step, Since: since}}
+	}
+	soaking := func(until time.Time) Environment {
+		e := blue(1, at(0))
+		e.Serving, e.Shift.Soak = 2, until
+		return e
+	}
+	asked := func(e Environment) Environment { e.Back = &Back{By: "me", Why: "it is slow"}; return e }
 	own := &Foundation{Phase: Serving}
 	for _, c := range []struct {
 		name string
@@ -36,12 +49,28 @@ func TestPlan(t *testing.T) {
 		{"after a failed second one", Environment{Next: &Change{Image: "i", Release: "r"}, Want: 1, Serving: 1}, Observed{Generations: []Generation{gen(1, Serving), gen(2, Gone)}}, Generate, 3},
 		{"in another life", Environment{Next: &Change{Image: "i", Release: "r"}, Want: 7}, Observed{}, Generate, 8},
 		{"launching, without listener", Environment{Want: 1}, Observed{Generations: []Generation{gen(1, Launching)}}, Wait, 1},
-		{"launching, not attached", Environment{Want: 1}, Observed{Generations: []Generation{gen(1, Launching)}, Attached: weights()}, Attach, 1},
+		{"launching, not attached", Environment{Want: 1}, Observed{Generations: []Generation{gen(1, Launching)}, Attached: weights()}, Route, 1},
 		{"launching, attached", Environment{Want: 1}, Observed{Generations: []Generation{gen(1, Launching)}, Attached: weights("tg1", 0)}, Wait, 1},
-		{"ready", Environment{Want: 1}, Observed{Generations: []Generation{gen(1, Serving)}, Attached: weights("tg1", 0)}, Switch, 1},
-		{"ready beside another", Environment{Want: 2, Serving: 1}, Observed{Generations: []Generation{gen(1, Serving), gen(2, Serving)}, Attached: weights("tg1", 100, "tg2", 0)}, Switch, 2},
-		{"half of the traffic", Environment{Want: 2, Serving: 2}, Observed{Generations: []Generation{gen(1, Serving), gen(2, Serving)}, Attached: weights("tg1", 100, "tg2", 100)}, Switch, 2},
-		{"traffic moved, not written down", Environment{Want: 2, Serving: 1}, Observed{Generations: []Generation{gen(1, Serving), gen(2, Serving)}, Attached: weights("tg2", 100)}, Switch, 2},
+		{"ready", Environment{Want: 1}, Observed{Generations: []Generation{gen(1, Serving)}, Attached: weights("tg1", 0)}, Begin, 1},
+		{"ready beside another", Environment{Want: 2, Serving: 1}, Observed{Generations: []Generation{gen(1, Serving), gen(2, Serving)}, Attached: weights("tg1", 100, "tg2", 0)}, Begin, 2},
+		{"traffic begins to move", Environment{Want: 2, Serving: 1, Shift: &Shift{From: 1, To: 2}}, Observed{Generations: []Generation{gen(1, Serving), gen(2, Serving)}, Attached: weights("tg1", 100, "tg2", 0)}, Route, 2},
+		{"half of the traffic", Environment{Want: 2, Serving: 2}, Observed{Generations: []Generation{gen(1, Serving), gen(2, Serving)}, Attached: weights("tg1", 100, "tg2", 100)}, Route, 2},
+		{"traffic moved, not written down", Environment{Want: 2, Serving: 1, Shift: &Shift{From: 1, To: 2, Since: at(0)}}, Observed{Generations: []Generation{gen(1, Serving), gen(2, Serving)}, Attached: weights("tg1", 0, "tg2", 100)}, Switch, 2},
+		{"nothing to soak", Environment{Want: 2, Serving: 2, Shift: &Shift{From: 1, To: 2, Since: at(0), Soak: at(0)}}, Observed{Now: at(0), Generations: []Generation{gen(1, Serving), gen(2, Serving)}, Attached: weights("tg1", 0, "tg2", 100)}, Settle, 2},
+		{"out of the listener before it ends", Environment{Want: 2, Serving: 2}, Observed{Generations: []Generation{gen(1, Serving), gen(2, Serving)}, Attached: weights("tg1", 0, "tg2", 100)}, Route, 2},
+		{"it steps", blue(0, at(0)), Observed{Now: at(60), Generations: healthy(gen(1, Serving), gen(2, Serving)), Attached: weights("tg1", 90, "tg2", 10)}, Step, 2},
+		{"not before its pause is over", blue(0, at(0)), Observed{Now: at(59), Generations: healthy(gen(1, Serving), gen(2, Serving)), Attached: weights("tg1", 90, "tg2", 10)}, Wait, 2},
+		{"not before it was judged", blue(0, at(0)), Observed{Now: at(99), Verdict: Verdict{Waiting: "its check runs"}, Generations: healthy(gen(1, Serving), gen(2, Serving)), Attached: weights("tg1", 90, "tg2", 10)}, Wait, 2},
+		{"judged bad", blue(0, at(0)), Observed{Now: at(1), Verdict: Verdict{Bad: "errors"}, Generations: healthy(gen(1, Serving), gen(2, Serving)), Attached: weights("tg1", 90, "tg2", 10)}, Revert, 2},
+		{"bad in the soak", soaking(at(600)), Observed{Now: at(1), Verdict: Verdict{Bad: "errors"}, Generations: healthy(gen(1, Serving), gen(2, Serving)), Attached: weights("tg1", 0, "tg2", 100)}, Revert, 2},
+		{"its instances die in the soak", soaking(at(600)), Observed{Now: at(1), Generations: []Generation{healthy(gen(1, Serving))[0], gen(2, Serving)}, Attached: weights("tg1", 0, "tg2", 100)}, Revert, 2},
+		{"lost in the soak", soaking(at(600)), Observed{Now: at(1), Generations: healthy(gen(1, Serving), gen(2, Failed)), Attached: weights("tg1", 0, "tg2", 100)}, Revert, 2},
+		{"it soaks", soaking(at(600)), Observed{Now: at(1), Generations: healthy(gen(1, Serving), gen(2, Serving)), Attached: weights("tg1", 0, "tg2", 100)}, Wait, 2},
+		{"a deploy waits for the soak", func() Environment { e := soaking(at(600)); e.Next = &Change{Image: "i", Release: "r"}; return e }(), Observed{Now: at(1), Generations: healthy(gen(1, Serving), gen(2, Serving)), Attached: weights("tg1", 0, "tg2", 100)}, Wait, 2},
+		{"back: the traffic", asked(soaking(at(600))), Observed{Now: at(1), Generations: healthy(gen(1, Serving), gen(2, Serving)), Attached: weights("tg1", 0, "tg2", 100)}, Route, 1},
+		{"back: written down", asked(soaking(at(600))), Observed{Now: at(1), Generations: healthy(gen(1, Serving), gen(2, Serving)), Attached: weights("tg1", 100, "tg2", 0)}, Return, 1},
+		{"back while it is launched", asked(Environment{Want: 2, Serving: 1}), Observed{Generations: []Generation{gen(1, Serving), gen(2, Launching)}, Attached: weights("tg1", 100, "tg2", 0)}, GiveUp, 2},
+		{"people decide", func() Environment { e := blue(0, at(0)); e.Strategy.Manual = true; return e }(), Observed{Now: at(1), Verdict: Verdict{Bad: "errors"}, Generations: healthy(gen(1, Serving), gen(2, Serving)), Attached: weights("tg1", 90, "tg2", 10)}, Wait, 2},
 		{"moved", Environment{Want: 2, Serving: 2}, Observed{Generations: []Generation{gen(1, Serving), gen(2, Serving)}, Attached: weights("tg2", 100)}, Supersede, 1},
 		{"the old one goes", Environment{Want: 2, Serving: 2}, Observed{Generations: []Generation{gen(1, Terminating), gen(2, Serving)}, Attached: weights("tg2", 100)}, Rest, 2},
 		{"failed beside another", Environment{Want: 2, Serving: 1}, Observed{Generations: []Generation{gen(1, Serving), gen(2, Failed)}, Attached: weights("tg1", 100, "tg2", 0)}, GiveUp, 2},
@@ -60,197 +89,4 @@ func TestPlan(t *testing.T) {
 			t.Errorf("%s: %+v, want %s %d", c.name, d, c.want, c.n)
 		}
 	}
-}
-
-// model carries decisions out as the loops do, each step apart.
-type model struct {
-	e      Environment
-	gens   []Generation
-	found  *Foundation
-	weight map[string]int // nil = the listener is gone
-}
-
-func (m *model) observed() Observed {
-	o := Observed{Generations: append([]Generation{}, m.gens...), Attached: maps.Clone(m.weight)}
-	if m.found != nil {
-		f := *m.found
-		o.Foundation = &f
-		o.ListenerGone = m.weight == nil && f.Phase == Serving
-	}
-	return o
-}
-
-func (m *model) gen(n int) *Generation { return &m.gens[n-1] }
-
-// step carries out one decision; changed tells whether anything can be seen of it.
-func (m *model) step(t *rapid.T) (d Decision, changed bool) {
-	o := m.observed()
-	before := fmt.Sprintf("%+v %+v %+v %v", m.e, m.gens, m.found, m.weight)
-	d = Plan(m.e, o)
-	if again := Plan(m.e, o); again != d {
-		t.Fatalf("not pure: %v and %v", d, again)
-	}
-	switch d.Action {
-	case Generate:
-		if d.Number != len(m.gens)+1 {
-			t.Fatalf("generation %d after %d", d.Number, len(m.gens))
-		}
-		if m.found == nil {
-			m.found, m.weight = &Foundation{Phase: Serving, Shared: m.e.Port != 0}, map[string]int{}
-		}
-		m.gens = append(m.gens, Generation{Number: d.Number, Phase: Pending, Size: 1})
-		m.e.Next, m.e.Want = nil, d.Number
-	case Attach:
-		for _, tg := range m.gen(d.Number).TargetGroups {
-			m.weight[tg] += 0
-		}
-	case Switch:
-		g := m.gen(d.Number)
-		if g.Phase != Serving {
-			t.Fatalf("generation %d gets traffic and is %s", d.Number, g.Phase)
-		}
-		if m.weight != nil {
-			clear(m.weight)
-			for _, tg := range g.TargetGroups {
-				m.weight[tg] = 100
-			}
-		}
-		if rapid.Bool().Draw(t, "killed before it is written down") {
-			return d, true
-		}
-		m.e.Serving, m.e.Phase = d.Number, Serving
-	case Supersede:
-		if w := m.weight[m.gen(d.Number).TargetGroups[0]]; w != 0 || m.e.Serving == d.Number || m.weight[m.gen(m.e.Serving).TargetGroups[0]] != 100 {
-			t.Fatalf("generation %d is superseded, with the weights %v", d.Number, m.weight)
-		}
-		m.gen(d.Number).Phase = Terminating
-	case GiveUp:
-		for _, tg := range m.gen(d.Number).TargetGroups {
-			delete(m.weight, tg)
-		}
-		if m.e.Serving == d.Number {
-			m.e.Serving = 0
-		}
-		m.e.Want, m.gen(d.Number).Phase = m.e.Serving, Terminating
-	case Retire:
-		if !m.e.Destroy {
-			t.Fatal("retired without being asked")
-		}
-		m.gen(d.Number).Phase = Terminating
-	case EndTraffic:
-		if m.e.Port != 0 {
-			m.weight = nil
-		} else {
-			clear(m.weight)
-		}
-	case EndFoundation:
-		m.found.Destroy = true
-	case Finish:
-		m.e.Phase = Gone
-	}
-	return d, before != fmt.Sprintf("%+v %+v %+v %v", m.e, m.gens, m.found, m.weight)
-}
-
-// world lets a generation or the foundation go on by itself.
-func (m *model) world(t *rapid.T) {
-	for i := range m.gens {
-		g := &m.gens[i]
-		switch g.Phase {
-		case Pending:
-			g.Phase = rapid.SampledFrom([]Phase{Launching, Launching, Failed}).Draw(t, "outcome")
-			if g.Phase == Launching {
-				g.TargetGroups = []string{fmt.Sprintf("tg%d", g.Number)}
-			}
-		case Launching:
-			if _, attached := m.weight[g.TargetGroups[0]]; attached {
-				g.Phase = rapid.SampledFrom([]Phase{Launching, Serving, Serving, Failed}).Draw(t, "outcome")
-			}
-		case Terminating:
-			if len(g.TargetGroups) > 0 {
-				if _, attached := m.weight[g.TargetGroups[0]]; attached {
-					continue // a group in a listener cannot be deleted
-				}
-			}
-			g.Phase = Gone
-		}
-	}
-	if m.found != nil && m.found.Destroy {
-		m.found.Phase, m.weight = Gone, nil
-	}
-}
-
-func TestPlanModel(t *testing.T) {
-	rapid.Check(t, func(t *rapid.T) {
-		m := &model{e: Environment{Port: rapid.SampledFrom([]int{0, 8001}).Draw(t, "port")}}
-		deploy := func() {
-			if m.e.Next == nil && (m.e.Want == m.e.Serving) && !m.e.Destroy {
-				m.e.Next = &Change{Image: "i", Release: "r"}
-			}
-		}
-		for range rapid.IntRange(1, 60).Draw(t, "steps") {
-			switch rapid.SampledFrom([]string{"step", "step", "step", "world", "world", "deploy", "lose", "meddle", "destroy"}).Draw(t, "what") {
-			case "step":
-				m.step(t)
-			case "world":
-				m.world(t)
-			case "deploy":
-				deploy()
-			case "lose": // a serving generation's stack is deleted by somebody
-				if n := m.e.Serving; n > 0 && rapid.IntRange(0, 4).Draw(t, "really") == 0 && m.gen(n).Phase == Serving && m.e.Want == n {
-					m.gen(n).Phase = Failed
-				}
-			case "meddle":
-				if len(m.weight) > 0 && rapid.Bool().Draw(t, "really") && !m.e.Destroy {
-					clear(m.weight)
-				}
-			case "destroy":
-				if rapid.IntRange(0, 9).Draw(t, "really") == 0 {
-					m.e.Destroy = true
-				}
-			}
-		}
-		settle := func() Decision {
-			quiet := 0
-			for range 500 {
-				d, changed := m.step(t)
-				m.world(t)
-				if changed || d.Action != Rest && d.Action != Wait {
-					quiet = 0
-					if !changed && !strings.Contains("generate switch", string(d.Action)) {
-						t.Fatalf("%+v changes nothing: %+v", d, m)
-					}
-					continue
-				}
-				if quiet++; quiet > 60 {
-					return d
-				}
-			}
-			t.Fatalf("it never comes to rest: %+v", m)
-			return Decision{}
-		}
-		settle()
-		if !m.e.Destroy {
-			if m.e.Want != m.e.Serving {
-				t.Fatalf("at rest, and %d is wanted while %d serves: %+v", m.e.Want, m.e.Serving, m)
-			}
-			for _, g := range m.gens {
-				if (g.Phase == Serving) != (g.Number == m.e.Serving) || g.Phase != Serving && g.Phase != Gone {
-					t.Fatalf("at rest: %+v", m)
-				}
-			}
-		}
-		m.e.Destroy = true
-		settle()
-		if m.e.Phase != Gone {
-			t.Fatalf("not gone: %+v", m)
-		}
-		for _, g := range m.gens {
-			if g.Phase != Gone {
-				t.Fatalf("generation %d is left: %+v", g.Number, m)
-			}
-		}
-		if m.found != nil && !m.found.Shared && m.found.Phase != Gone {
-			t.Fatalf("the foundation is left: %+v", m)
-		}
-	})
 }

@@ -21,6 +21,7 @@ type Loop[T any] struct {
 	Of    string // kind
 	Lease func(*T) (deadline time.Time, ended bool)
 	End   func(*T)
+	Renew func(v *T, now time.Time)      // of what stands until somebody ends it; nil = nothing does
 	Warn  func(v *T, left time.Duration) // says that the end is near, or is not any more; nil = nobody is warned
 	Store store.Store
 	Clock clock.Clock
@@ -38,6 +39,11 @@ func Environments(s store.Store, c clock.Clock, l *slog.Logger) *Loop[environmen
 			return e.Deadline, e.Destroy || e.Phase == environment.Gone
 		},
 		End: func(e *environment.Environment) { e.Destroy = true },
+		Renew: func(e *environment.Environment, now time.Time) {
+			if e.Standing && !e.Destroy && e.Deadline.Sub(now) < standing/2 {
+				e.Deadline, e.Notice = now.Add(standing), ""
+			}
+		},
 		Warn: func(e *environment.Environment, left time.Duration) {
 			e.Notice = ""
 			// A life that is short from the beginning is no news until its end is near.
@@ -66,6 +72,9 @@ func Foundations(s store.Store, c clock.Clock, l *slog.Logger) *Loop[environment
 // Kind implements reconcile.Loop.
 func (l *Loop[T]) Kind() string { return l.Of }
 
+// standing is the lease of what has no end: it is renewed when half of it is over.
+const standing = 24 * time.Hour
+
 // again is how long after a deadline was seen to have passed it is looked at
 // again: what ends everything for good is not decided on one look at a clock.
 const again = 3 * time.Second
@@ -83,6 +92,14 @@ func (l *Loop[T]) Reconcile(ctx context.Context, name string) (time.Duration, er
 	}
 	if err != nil {
 		return 0, err
+	}
+	if l.Renew != nil {
+		if err := reconcile.Update(ctx, l.Store, l.Of, name, func(v *T) error { l.Renew(v, l.Clock.Now()); return nil }); err != nil {
+			return 0, err
+		}
+		if v, _, err = store.Get[T](ctx, l.Store, l.Of, name); err != nil {
+			return 0, err
+		}
 	}
 	deadline, ended := l.Lease(&v)
 	if ended || deadline.IsZero() {

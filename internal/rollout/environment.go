@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -50,10 +51,20 @@ func (l *Environments) Reconcile(ctx context.Context, name string) (time.Duratio
 		return 0, err
 	}
 	if e.Next != nil && !e.Destroy && (e.Next.Image == "" || e.Next.Release == "") {
-		return l.resolve(ctx, e)
+		again, err := l.resolve(ctx, e)
+		if e.Shift == nil || err != nil {
+			return again, err
+		}
+		// What moves traffic goes on meanwhile.
+		if e, _, err = store.Get[environment.Environment](ctx, l.Store, environment.Kind, name); err != nil {
+			return 0, err
+		}
 	}
 	o, listener, err := l.look(ctx, e)
 	if err != nil {
+		return 0, err
+	}
+	if o.Verdict, err = l.judge(ctx, e, o); err != nil {
 		return 0, err
 	}
 	d := environment.Plan(e, o)
@@ -120,6 +131,7 @@ func (l *Environments) stuckOrFailed(ctx context.Context, e environment.Environm
 
 // look reads all that a plan needs. listener is the ARN to act on.
 func (l *Environments) look(ctx context.Context, e environment.Environment) (o environment.Observed, listener string, err error) {
+	o.Now = l.Clock.Now()
 	o.Generations, err = store.List[environment.Generation](ctx, l.Store, environment.GenerationKind, e.Name+"/")
 	if err != nil || e.Foundation == "" {
 		return o, "", err
@@ -160,54 +172,22 @@ func (l *Environments) act(ctx context.Context, e environment.Environment, o env
 	case environment.Generate:
 		return l.generate(ctx, e, o, d)
 	case environment.Wait:
-		return 500 * time.Millisecond, l.update(ctx, e.Name, func(e *environment.Environment) { l.wait(e, o, d) })
-	case environment.Attach:
-		ws := []cloud.Weight{}
-		for tg, w := range o.Attached {
-			ws = append(ws, cloud.Weight{TargetGroup: tg, Weight: w})
-		}
-		g := generation(o, d.Number)
-		for _, tg := range g.TargetGroups {
-			if _, there := o.Attached[tg]; !there {
-				ws = append(ws, cloud.Weight{TargetGroup: tg})
-			}
-		}
-		if err := l.traffic(ctx, e, listener, ws); err != nil {
-			return 0, err
-		}
-		return soon, l.moved(ctx, e)
-	case environment.Switch:
-		g := generation(o, d.Number)
-		if listener != "" {
-			ws := []cloud.Weight{}
-			for _, tg := range g.TargetGroups {
-				ws = append(ws, cloud.Weight{TargetGroup: tg, Weight: 100})
-			}
-			if err := l.traffic(ctx, e, listener, ws); err != nil {
-				return 0, err
-			}
-		}
-		moves := e.Moves + 1
-		return soon, l.update(ctx, e.Name, func(e *environment.Environment) {
-			e.Moves, e.Size = moves, g.Size
-			e.Serving, e.Image, e.Release, e.Files = g.Number, g.Image, g.Release, g.Files
-			e.Phase, e.Blocker, e.Error, e.Address = environment.Serving, nil, "", l.address(*e, o, g)
-		})
+		return l.pause(o, d), l.update(ctx, e.Name, func(e *environment.Environment) { l.wait(e, o, d) })
+	case environment.Begin, environment.Step, environment.Resize, environment.Route, environment.Switch, environment.Settle, environment.Revert, environment.Return, environment.Stay:
+		return l.move(ctx, e, o, listener, d)
 	case environment.Supersede, environment.Retire:
 		return soon, l.end(ctx, e.Name, d.Number)
 	case environment.GiveUp:
-		ws := []cloud.Weight{}
+		ws, changed := map[string]int{}, false
 		failed := generation(o, d.Number)
 		for tg, w := range o.Attached {
-			mine := false
-			for _, t := range failed.TargetGroups {
-				mine = mine || t == tg
+			if slices.Contains(failed.TargetGroups, tg) {
+				changed = true
+				continue
 			}
-			if !mine {
-				ws = append(ws, cloud.Weight{TargetGroup: tg, Weight: w})
-			}
+			ws[tg] = w
 		}
-		if len(ws) != len(o.Attached) {
+		if changed {
 			if err := l.traffic(ctx, e, listener, ws); err != nil {
 				return 0, err
 			}
@@ -238,8 +218,11 @@ func (l *Environments) act(ctx context.Context, e environment.Environment, o env
 // traffic sets a listener's weights. The intent's id holds what is to be set
 // and how often traffic was set before: whoever changes the listener behind our
 // back makes the same wish come again, and that is another call.
-func (l *Environments) traffic(ctx context.Context, e environment.Environment, listener string, ws []cloud.Weight) error {
-	slices.SortFunc(ws, func(a, b cloud.Weight) int { return strings.Compare(a.TargetGroup, b.TargetGroup) })
+func (l *Environments) traffic(ctx context.Context, e environment.Environment, listener string, weights map[string]int) error {
+	ws := []cloud.Weight{}
+	for _, tg := range slices.Sorted(maps.Keys(weights)) {
+		ws = append(ws, cloud.Weight{TargetGroup: tg, Weight: weights[tg]})
+	}
 	object := environment.Kind + "/" + e.Name
 	return l.Cloud.SetListener(ctx, cloud.Intent{ID: fmt.Sprintf("%s/traffic/%d/%s", object, e.Moves, mark(listener, ws)), Object: object}, listener, ws)
 }
@@ -281,7 +264,7 @@ func (l *Environments) generate(ctx context.Context, e environment.Environment, 
 	name := environment.GenerationName(e.Name, d.Number)
 	g := environment.Generation{
 		Environment: e.Name, Number: d.Number, Stack: StackName(l.Cloud.Owner(), fmt.Sprintf("%s-g%d", e.Name, d.Number)),
-		Image: e.Next.Image, Release: e.Next.Release, Files: e.Next.Files, Size: e.Next.Size, Parameters: ps,
+		Image: e.Next.Image, Release: e.Next.Release, Files: e.Next.Files, Size: e.Next.Size, Full: e.Next.Size, Parameters: ps,
 		Phase: environment.Pending, Created: now, Deadline: now.Add(b.Handoff.Deadline + slack), Expires: e.Deadline,
 	}
 	cur, version, err := store.Get[environment.Environment](ctx, l.Store, environment.Kind, e.Name)
@@ -291,7 +274,14 @@ func (l *Environments) generate(ctx context.Context, e environment.Environment, 
 	if cur.Next == nil || cur.Want >= d.Number || cur.Destroy {
 		return soon, nil // it was decided otherwise meanwhile
 	}
-	cur.Next, cur.Want, cur.Size, cur.Phase, cur.Error = nil, d.Number, g.Size, environment.Launching, ""
+	if cur.Serving != 0 {
+		g.Size = cur.Next.Strategy.First(g.Full)
+	}
+	cur.Strategy, cur.Shift = cur.Next.Strategy, nil
+	if cur.LastBack = cur.Next.Back; cur.LastBack != nil {
+		cur.LastBack.To = d.Number
+	}
+	cur.Next, cur.Want, cur.Size, cur.Phase, cur.Error = nil, d.Number, g.Full, environment.Launching, ""
 	// Both records or none: a generation that no environment wants would
 	// never end.
 	return soon, l.Store.Apply(ctx, reconcile.Epoch(ctx),
@@ -356,13 +346,17 @@ func (l *Environments) giveUp(ctx context.Context, name string, d environment.De
 	}
 	gname := environment.GenerationName(name, d.Number)
 	g, gversion, err := store.Get[environment.Generation](ctx, l.Store, environment.GenerationKind, gname)
-	if err != nil || e.Want != d.Number || g.Phase != environment.Failed {
+	if err != nil || e.Want != d.Number || g.Phase != environment.Failed && (e.Back == nil || e.Serving == d.Number) {
 		return err // it was decided otherwise meanwhile
 	}
 	if e.Serving == d.Number { // it served, and was taken away
 		e.Serving, e.Address = 0, ""
 	}
 	e.Error, e.Blocker, e.Want, e.Phase = d.Reason, nil, e.Serving, environment.Serving
+	if e.Back != nil {
+		e.Error = "called off" + by(e.Back)
+	}
+	e.Shift, e.Back = nil, nil
 	if e.Serving == 0 {
 		e.Phase = environment.Failed
 	}
@@ -375,19 +369,29 @@ func (l *Environments) giveUp(ctx context.Context, name string, d environment.De
 func (l *Environments) wait(e *environment.Environment, o environment.Observed, d environment.Decision) {
 	if e.Destroy {
 		e.Phase = environment.Terminating
-		l.block(e, "deleting", "environment/"+e.Name, d.Reason, "")
-		return
 	}
-	if o.ListenerGone {
-		l.block(e, "listener-gone", "listener/"+e.Name, d.Reason, "dayfly env destroy "+e.Name+", then deploy again")
-		return
+	on, action := fmt.Sprintf("generation/%s/%d", e.Name, d.Number), ""
+	switch d.Rule {
+	case "":
+		if g := generation(o, d.Number); g.Blocker != nil {
+			b := *g.Blocker
+			e.Blocker = &b
+			return
+		}
+		d.Rule = "generation-launching"
+	case "listener-gone":
+		on, action = "listener/"+e.Name, "dayfly env destroy "+e.Name+", then deploy again"
+	case "deleting":
+		on = "environment/" + e.Name
+	case "analysis-failed":
+		action = "dayfly rollback " + e.Name + " goes back"
+	case "soak", "traffic-step":
+		if e.Shift != nil && !e.Shift.Back {
+			action = "dayfly rollback " + e.Name + " goes back at once"
+		}
 	}
-	if g := generation(o, d.Number); g.Blocker != nil {
-		b := *g.Blocker
-		e.Blocker = &b
-		return
-	}
-	l.block(e, "generation-launching", fmt.Sprintf("generation/%s/%d", e.Name, d.Number), d.Reason, "")
+	l.block(e, d.Rule, on, d.Reason, action)
+	e.Blocker.Until = d.Until
 }
 
 func (l *Environments) address(e environment.Environment, o environment.Observed, g environment.Generation) string {

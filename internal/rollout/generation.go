@@ -135,7 +135,7 @@ func (l *Generations) create(ctx context.Context, name string, g environment.Gen
 	n := b.Parameters
 	for k, v := range map[string]string{
 		n.Image: ami, n.ReleaseURL: rel.URL, n.ReleaseMirror: rel.Mirror, n.ReleaseDigest: rel.Digest,
-		n.Size: strconv.Itoa(g.Size), n.MaxSize: strconv.Itoa(g.Size + instance.Surge(g.Size)), n.Environment: g.Environment,
+		n.Size: strconv.Itoa(g.Size), n.MaxSize: strconv.Itoa(g.Whole() + instance.Surge(g.Whole())), n.Environment: g.Environment,
 		n.Generation: strconv.Itoa(g.Number), n.Bucket: l.Cloud.Bucket(),
 	} {
 		ps[k] = v
@@ -186,6 +186,7 @@ type seen struct {
 	healthy, launched, lost int
 	waiting                 string // an instance that is not there yet, and why
 	capacity                bool   // because the cloud has no room for it
+	minimum                 int    // below which its group does not go
 }
 
 func (l *Generations) observe(ctx context.Context, name string, g environment.Generation) (time.Duration, error) {
@@ -198,7 +199,14 @@ func (l *Generations) observe(ctx context.Context, name string, g environment.Ge
 		return 0, err
 	}
 	if g.Phase == environment.Serving {
-		return 10 * time.Second, l.update(ctx, name, func(g *environment.Generation) {
+		again := 10 * time.Second
+		if s.healthy != g.Size {
+			again = time.Second
+		}
+		if err := l.lower(ctx, name, g, s); err != nil {
+			return 0, err
+		}
+		return again, l.update(ctx, name, func(g *environment.Generation) {
 			if g.Phase != environment.Serving {
 				return
 			}
@@ -242,6 +250,16 @@ func (l *Generations) observe(ctx context.Context, name string, g environment.Ge
 	}
 	_ = l.update(ctx, name, func(g *environment.Generation) { g.Healthy, g.Launched, g.Lost = s.healthy, s.launched, s.lost })
 	return reconcile.Done, l.fail(ctx, name, why)
+}
+
+// lower lets the groups of a generation that shall shrink do so: heal ends what
+// is one too many.
+func (l *Generations) lower(ctx context.Context, name string, g environment.Generation, s seen) error {
+	if len(g.Groups) != 1 || s.minimum <= g.Size {
+		return nil
+	}
+	object := environment.GenerationKind + "/" + name
+	return l.Cloud.SetMinimum(ctx, cloud.Intent{ID: fmt.Sprintf("%s/minimum/%d-%d", object, s.minimum, g.Size), Object: object}, g.Groups[0], g.Size)
 }
 
 // fullEvery is how often, at most, everything is read of a generation that
@@ -343,6 +361,7 @@ func (l *Generations) look(ctx context.Context, g environment.Generation) (seen,
 		if err != nil {
 			return s, err
 		}
+		s.minimum += gr.Min
 		for _, m := range gr.Members {
 			h, target := healthy[m.Instance]
 			good := m.Lifecycle == "InService" && m.Healthy

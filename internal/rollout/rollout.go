@@ -31,6 +31,9 @@ type Cloud interface {
 	Activities(ctx context.Context, group string) ([]cloud.Activity, error)
 	DeleteGroup(ctx context.Context, in cloud.Intent, name string) error
 	Instances(ctx context.Context, filter map[string]string) ([]cloud.Instance, error)
+	SetMinimum(ctx context.Context, in cloud.Intent, group string, n int) error
+	SendCommand(ctx context.Context, in cloud.Intent, c cloud.Command) (string, error)
+	CommandResult(ctx context.Context, instance, id string) (cloud.CommandResult, error)
 	Targets(ctx context.Context, targetGroup string) ([]cloud.Target, error)
 	SetListener(ctx context.Context, in cloud.Intent, listener string, weights []cloud.Weight) error
 	ListenerWeights(ctx context.Context, listener string) ([]cloud.Weight, error)

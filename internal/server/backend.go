@@ -24,6 +24,7 @@ type Backend interface {
 	Resolve(ctx context.Context, files string) (release.Release, error)
 	Deploy(ctx context.Context, d Deploy) (environment.Environment, error)
 	Destroy(ctx context.Context, name string) (environment.Environment, error)
+	Rollback(ctx context.Context, name string, r Rollback) (environment.Environment, error)
 	Test(ctx context.Context, t Test) (pipeline.Run, error)
 	Cancel(ctx context.Context, run string) (pipeline.Run, error)
 	Results(ctx context.Context, run, suite, file string) ([]byte, error)
@@ -57,6 +58,11 @@ type Deploy struct {
 	Size    int    `json:"size,omitempty" doc:"instances, default the blueprint's" minimum:"0" maximum:"1000"`
 
 	Untested bool `json:"untested,omitempty" doc:"deploy past the pipeline whose stage deploys this environment"`
+}
+
+// Rollback asks an environment to go back to what served before.
+type Rollback struct {
+	Why string `json:"why,omitempty" maxLength:"300"`
 }
 
 // Test asks for a run of the blueprint's suites.

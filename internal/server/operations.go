@@ -131,6 +131,12 @@ func (s *Server) operations() {
 	remove(s, "destroy-environment", "/v1/environments/{name}", "Terminate an environment and everything of it", func(ctx context.Context, in *named) (*out[environment.Environment], error) {
 		return answer(b.Destroy(ctx, in.Name))
 	})
+	post(s, "roll-back", "/v1/environments/{name}/rollback", "Go back to what served before: a switch of traffic while that is kept, else a deploy of the last good image and release", func(ctx context.Context, in *struct {
+		Name string `path:"name" maxLength:"120" pattern:"^[!-~]+$"`
+		Body Rollback
+	}) (*out[environment.Environment], error) {
+		return answer(b.Rollback(ctx, in.Name, in.Body))
+	})
 	register(s, huma.Operation{OperationID: "delete-image", Method: http.MethodDelete, Path: "/v1/images/{name}", Summary: "Remove an image that nothing uses"}, func(ctx context.Context, in *named) (*struct{}, error) {
 		return nil, problem(b.DeleteImage(ctx, in.Name))
 	})

@@ -43,6 +43,19 @@ func (d *Driver) SetDesired(ctx context.Context, in cloud.Intent, name string, n
 	return err
 }
 
+// SetMinimum implements the driver's.
+func (d *Driver) SetMinimum(ctx context.Context, in cloud.Intent, name string, n int) error {
+	_, err := perform(ctx, d, in, "autoscaling:UpdateAutoScalingGroup", false, []any{name, n}, func() (bool, error) {
+		g := d.c.groups[name]
+		if g == nil {
+			return false, Absent("autoscaling:UpdateAutoScalingGroup", name)
+		}
+		g.Min = min(g.Min, n)
+		return true, nil
+	})
+	return err
+}
+
 // EndMember implements the driver's.
 func (d *Driver) EndMember(ctx context.Context, in cloud.Intent, group, id string, shrink bool) error {
 	return d.leave(ctx, in, "autoscaling:TerminateInstanceInAutoScalingGroup", group, id, shrink, func(m *cloud.Member) {

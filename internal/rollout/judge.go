@@ -1,0 +1,134 @@
+package rollout
+
+import (
+	"context"
+	"encoding/base64"
+	"fmt"
+	"io/fs"
+	"strings"
+	"time"
+
+	"github.com/dayfly-infra/dayfly/internal/cloud"
+	"github.com/dayfly-infra/dayfly/internal/environment"
+	"github.com/dayfly-infra/dayfly/internal/fault"
+	"github.com/dayfly-infra/dayfly/internal/shell"
+)
+
+// checkTime is how long a team's check of a deploy may run.
+const checkTime = 10 * time.Minute
+
+// judge asks what can be known of the generation that traffic moves to: the
+// load balancer's counts, and the team's own check. It asks only while that
+// decides something.
+func (l *Environments) judge(ctx context.Context, e environment.Environment, o environment.Observed) (environment.Verdict, error) {
+	s := e.Shift
+	if s == nil || s.Back || s.From == 0 || s.Since.IsZero() || e.Back != nil || e.Destroy || s.To != e.Want {
+		return environment.Verdict{}, nil
+	}
+	g := generation(o, s.To)
+	if g.Phase != environment.Serving {
+		return environment.Verdict{}, nil
+	}
+	var v environment.Verdict
+	var err error
+	if e.Strategy.Check != "" && !s.Checked {
+		v, err = l.check(ctx, e, o, g)
+	}
+	return v, err
+}
+
+// check runs the team's command on an instance of the new generation, once at
+// each step.
+func (l *Environments) check(ctx context.Context, e environment.Environment, o environment.Observed, g environment.Generation) (environment.Verdict, error) {
+	waiting := environment.Verdict{Waiting: "its check runs"}
+	same := func(f func(s *environment.Shift)) error {
+		return l.update(ctx, e.Name, func(v *environment.Environment) {
+			if v.Shift != nil && v.Shift.To == e.Shift.To && v.Shift.Step == e.Shift.Step && v.Shift.Since.Equal(e.Shift.Since) {
+				f(v.Shift)
+			}
+		})
+	}
+	if e.Shift.Command == "" {
+		instance, err := l.inService(ctx, g)
+		if err != nil || instance == "" {
+			return environment.Verdict{Waiting: "no instance is in service to run its check"}, err
+		}
+		script, err := l.checkScript(ctx, e, o, g)
+		if err != nil {
+			return environment.Verdict{}, err
+		}
+		object := environment.Kind + "/" + e.Name
+		id, err := l.Cloud.SendCommand(ctx, cloud.Intent{ID: fmt.Sprintf("%s/check/%d/%d/%s/%d", object, g.Number, e.Shift.Step, instance, e.Shift.Since.UnixMilli()), Object: object},
+			cloud.Command{Instance: instance, Script: script, Timeout: checkTime, Comment: "check of a deploy"})
+		if permanent(err) {
+			return environment.Verdict{Bad: "its check could not be sent: " + err.Error()}, nil
+		}
+		if err != nil {
+			return waiting, err
+		}
+		return waiting, same(func(s *environment.Shift) { s.Instance, s.Command = instance, id })
+	}
+	r, err := l.Cloud.CommandResult(ctx, e.Shift.Instance, e.Shift.Command)
+	switch {
+	case fault.KindOf(err) == fault.NotFound:
+		return waiting, same(func(s *environment.Shift) { s.Command = "" })
+	case err != nil:
+		return waiting, err
+	case !r.Finished():
+		return waiting, nil
+	case r.Status == "Success":
+		return environment.Verdict{}, same(func(s *environment.Shift) { s.Checked, s.Note = true, "its check passed" })
+	case r.Status != "Failed" && r.Status != "TimedOut" && l.Clock.Now().Sub(e.Shift.Since) < checkTime:
+		// The instance went, or never took it: another one is asked.
+		return waiting, same(func(s *environment.Shift) { s.Command = "" })
+	}
+	bad := fmt.Sprintf("its check %s ended with %s (exit code %d)", e.Strategy.Check, r.Status, r.ExitCode)
+	if out := shell.LastLines(r.Stderr+"\n"+r.Stdout, 5, 1000); strings.TrimSpace(out) != "" {
+		bad += ": " + out
+	}
+	return environment.Verdict{Bad: bad}, nil
+}
+
+// inService is one of a generation's instances.
+func (l *Environments) inService(ctx context.Context, g environment.Generation) (string, error) {
+	first := ""
+	for _, name := range g.Groups {
+		gr, err := l.Cloud.Group(ctx, name)
+		if err != nil {
+			return "", err
+		}
+		for _, m := range gr.Members {
+			if m.Lifecycle == "InService" && m.Healthy && (first == "" || m.Instance < first) {
+				first = m.Instance
+			}
+		}
+	}
+	return first, nil
+}
+
+// checkScript is the team's command with what it may know.
+func (l *Environments) checkScript(ctx context.Context, e environment.Environment, o environment.Observed, g environment.Generation) (string, error) {
+	_, files, err := l.Blueprints.Blueprint(ctx, g.Files)
+	if err != nil {
+		return "", err
+	}
+	body, err := fs.ReadFile(files, e.Strategy.Check)
+	if err != nil {
+		return "", &fault.Error{Kind: fault.Invalid, Op: "check the deploy", Object: e.Strategy.Check, Message: "it is not in the generation's blueprint", Err: err}
+	}
+	share := 100
+	if i := e.Shift.Step; i < len(e.Strategy.Steps) {
+		share = e.Strategy.Steps[i]
+	}
+	return shell.Render(map[string]string{
+		"DAYFLY_ADDRESS": l.address(e, o, g), "DAYFLY_ENVIRONMENT": e.Name, "DAYFLY_GENERATION": fmt.Sprint(g.Number), "DAYFLY_SHARE": fmt.Sprint(share),
+		"DAYFLY_IMAGE": g.Image, "DAYFLY_RELEASE": g.Release, "BODY": base64.StdEncoding.EncodeToString(body),
+	}, `export DAYFLY_ADDRESS DAYFLY_ENVIRONMENT DAYFLY_GENERATION DAYFLY_SHARE DAYFLY_IMAGE DAYFLY_RELEASE
+dir=$(mktemp -d)
+trap 'rm -rf "$dir"' EXIT
+printf %s "$BODY" | base64 -d >"$dir/check"
+chmod 700 "$dir/check"
+cd /
+"$dir/check"
+`), nil
+}
