@@ -33,6 +33,14 @@ func TestBakes(t *testing.T) {
 		// disk of its own to fill, and the host's is also the server's.
 		w.breaks(t, "exec { '/bin/cp /etc/motd /dev/full': }", "step converge", "the builder's disk is full", "No space left on device")
 	})
+	t.Run("a token in the image, and a goss check that fails", func(t *testing.T) {
+		const good, more = "  cron: { installed: true }\n", "  cron: { installed: true }\n  cron-of-old: { installed: true }\n"
+		w.edit(t, "verify/base.yaml", good, more)
+		token := "ghp_" + strings.Repeat("q7Zt9Kx2", 5) // put together here: no secret is in the source
+		w.breaks(t, `file { '/usr/local/bin/publish': content => "#!/bin/sh\ncurl -H 'Authorization: `+token+`' https://git.corp.example\n" }`,
+			"step verify", "/usr/local/bin/publish:2: GitHub token", "Package: cron-of-old: installed: expected false")
+		w.edit(t, "verify/base.yaml", more, good)
+	})
 	t.Run("a private key in the image", func(t *testing.T) {
 		w.breaks(t, `file { '/srv/tls.pem': content => "-----BEGIN PRIVATE KEY-----\nc2VjcmV0\n-----END PRIVATE KEY-----\n" }`, "step seal", "left behind: /srv/tls.pem: a private key")
 	})

@@ -91,11 +91,7 @@ func scan(ctx context.Context, args []string) (bool, error) {
 		return false, err
 	}
 	for _, x := range r.Findings {
-		where := x.Path
-		if x.Line > 0 {
-			where = fmt.Sprintf("%s line %d", x.Path, x.Line)
-		}
-		fmt.Printf("%s: %s\n", where, x.Kind)
+		fmt.Println(x)
 	}
 	if r.More {
 		fmt.Println("... and more")

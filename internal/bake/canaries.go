@@ -86,7 +86,10 @@ func (l *Loop) verify(ctx context.Context, b Bake) (finding, error) {
 		return finding{}, err
 	}
 	p := verify.Plan{Inputs: "s3://" + l.Cloud.Bucket() + "/" + b.inputsKey(), Each: 2 * time.Minute,
-		Probe: "s3://" + l.Cloud.Bucket() + "/" + b.probeKey(), Allow: bp.Image.SecretsAllow, Name: b.Name}
+		Probe: "s3://" + l.Cloud.Bucket() + "/" + b.probeKey(), Name: b.Name}
+	for _, a := range bp.Image.SecretsAllow {
+		p.Allow = append(p.Allow, a.Path)
+	}
 	for _, v := range bp.Image.Verify {
 		p.Checks = append(p.Checks, path.Clean(v))
 	}

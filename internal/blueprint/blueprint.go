@@ -30,7 +30,7 @@ type Blueprint struct {
 type Image struct {
 	Base         string // debian-12, debian-12-slim, an ami-… or an SSM parameter's name
 	Puppet       Puppet
-	SecretsAllow []string // paths on the image that may hold what looks like a secret
+	SecretsAllow []Allow  // what may look like a secret on the image
 	Verify       []string // checks, paths in the folder: scripts (goss files with .yaml)
 	Type         string   // instance type of the builder, default t3.medium
 	Role         string   // role of the nodes, default the blueprint's name
@@ -38,6 +38,12 @@ type Image struct {
 	// KeepFailed is how long a failed bake keeps its builder for a look and
 	// another try; 0 = not at all, default 2h.
 	KeepFailed time.Duration
+}
+
+// Allow is an exception from the search for secrets.
+type Allow struct {
+	Path   string // or a pattern; with a slash at the end, all below a folder
+	Reason string
 }
 
 // Puppet is where the catalog comes from: Code (a folder with manifests/,

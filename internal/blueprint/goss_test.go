@@ -3,38 +3,36 @@ package blueprint
 import (
 	"strings"
 	"testing"
-	"testing/fstest"
 )
 
-func TestCheckGoss(t *testing.T) {
-	for _, c := range []struct{ name, body, want string }{
-		{"good", "file:\n  /etc/motd:\n    exists: true\nport:\n  tcp:22: { listening: true }\n", ""},
-		{"one type", "file: { /etc/motd: { exists: true } }\n", ""},
-		{"empty", "", ""},
-		{"template", "{{range .Vars.x}}\nfile:\n{{end}}", ""},
-		{"unknown type", "file:\n  /x: { exists: true }\npakage:\n  cron: { installed: true }\n", "verify/a.yaml:3:1: goss has no resource type \"pakage\" (did you mean \"package\"?)"},
-		{"include", "gossfile:\n  other.yaml: {}\n", "verify/a.yaml:1:1: gossfile: other files are not included"},
-		{"no names", "file: true\n", "verify/a.yaml:1:1: file must name what is checked"},
-		{"a list", "- file\n", "a goss file names resource types"},
-		{"no YAML", "file:\n\t/x: y\n", "verify/a.yaml:2:1"},
-		{"too long", strings.Repeat("#", maxGoss+1), "a goss file may have"},
+func TestGossProblems(t *testing.T) {
+	for _, c := range []struct{ name, raw, want string }{
+		{"good", "package:\n  jq: { installed: true }\nfile:\n  /etc/motd:\n    exists: true\n    contents: [x]\n    title: the message\n", ""},
+		{"an unknown type", "package:\n  jq: { installed: true }\npackge:\n  x: { installed: true }\n", `v/base.yaml:3:1: goss has no resource type "packge" (did you mean "package"?)`},
+		{"an unknown attribute", "file:\n  /etc/motd:\n    exist: true\n", `v/base.yaml:3:5: goss's file has no "exist" (did you mean "exists"?)`},
+		{"no YAML", "package:\n  jq: [\n", "v/base.yaml:2:7: this is not YAML"},
+		{"a list", "- package\n", "v/base.yaml:1:1: the file must be a mapping"},
+		{"a resource that says nothing", "package:\n  jq:\n", `v/base.yaml:2:3: package "jq" says nothing that can be checked`},
+		{"an include", "gossfile:\n  other.yaml: {}\n", "v/base.yaml:1:1: goss files do not include others here"},
+		{"a template", "{{ if true }}\npackage:\n  jq: { installed: true }\n{{ end }}\n", ""},
+		{"empty", "", "v/base.yaml"},
+		{"nothing to check", "package: {}\n", "the goss file checks nothing"},
+		{"a key twice", "package:\n  a: { installed: true }\n  a: { installed: true }\n", "v/base.yaml:3:3:"},
+		{"large", strings.Repeat("# x\n", 70_000), "the limit is"},
 	} {
 		var got []string
-		for _, p := range checkGoss(fstest.MapFS{"verify/a.yaml": {Data: []byte(c.body)}}, "verify/a.yaml") {
+		for _, p := range gossProblems("v/base.yaml", []byte(c.raw)) {
 			got = append(got, p.String())
 		}
-		if s := strings.Join(got, "; "); (c.want == "") != (s == "") || !strings.Contains(s, c.want) {
-			t.Errorf("%s: %q, want %q", c.name, s, c.want)
+		if text := strings.Join(got, "\n"); (c.want == "") != (text == "") || !strings.Contains(text, c.want) {
+			t.Errorf("%s: %q, not %q", c.name, text, c.want)
 		}
 	}
 }
 
-func FuzzCheckGoss(f *testing.F) {
-	f.Add([]byte("file:\n  /x: { exists: true }\n"))
-	f.Add([]byte("a: [\n"))
-	f.Fuzz(func(t *testing.T, body []byte) {
-		for _, p := range checkGoss(fstest.MapFS{"a.yaml": {Data: body}}, "a.yaml") {
-			_ = p.String()
-		}
-	})
+func FuzzGoss(f *testing.F) {
+	f.Add([]byte("package:\n  jq: { installed: true }\n"))
+	f.Add([]byte("file: { /etc: &a { exists: true }, /x: *a }\n"))
+	f.Add([]byte("? [a]\n: b\n"))
+	f.Fuzz(func(_ *testing.T, raw []byte) { gossProblems("x.yaml", raw) })
 }

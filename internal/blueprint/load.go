@@ -114,12 +114,7 @@ func (r *reader) image(o *object) Image {
 	}
 	im.KeepFailed = i.duration("keep_failed", 2*time.Hour, 0, day)
 	im.Verify = i.strings("verify")
-	im.SecretsAllow = i.strings("secrets_allow")
-	for _, a := range im.SecretsAllow {
-		if _, err := path.Match(a, "/"); err != nil || !path.IsAbs(a) || strings.ContainsAny(a, "\n\r") {
-			r.problem(i.position("secrets_allow"), "such as /srv/shop/test.pem, or /srv/shop/keys/*", "image.secrets_allow: %q is no path or pattern that begins with /", a)
-		}
-	}
+	im.SecretsAllow = r.allow(i.node("secrets_allow"))
 	im.Puppet = r.puppet(o, im.Role)
 	if im.Boot == "puppet" {
 		r.problem(i.position("boot"), "boot: armed", "this version fires the hand-off that the bake armed; a Puppet run at first boot cannot be used yet")
@@ -255,10 +250,8 @@ func (r *reader) files(fsys fs.FS, b *Blueprint) {
 	}
 	for _, v := range b.Image.Verify {
 		need("image.verify", v, false)
-		if e := path.Ext(v); e == ".yaml" || e == ".yml" {
-			r.problems = append(r.problems, checkGoss(fsys, v)...)
-		}
 	}
+	r.goss(fsys, b.Image.Verify)
 	need("handoff.run", b.Handoff.Run, false)
 	r.checks(fsys, b, need)
 	if _, err := fs.Stat(fsys, path.Clean(b.Foundation)); err != nil && b.Foundation == "foundation.yaml" {

@@ -75,7 +75,7 @@ func Scan(ctx context.Context, c Config) (Result, error) {
 		if sum, ok := packaged[p]; ok && int64(len(body)) < c.Bytes && sum == md5sum(body) {
 			return nil
 		}
-		found := Match(p, body)
+		found := Find(p, body)
 		for _, f := range found {
 			if len(r.Findings) == c.Most {
 				r.More = true
