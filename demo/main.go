@@ -1,5 +1,5 @@
 // Command demo runs Dayfly's main job with real parts on one machine and proves
-// each step: base images, a bake with Puppet, an environment of 45 instances
+// each step: base images, a Puppet server, a bake against it, an environment of 45 instances
 // that pull a release from a box, test suites side by side, a second release,
 // and the end of it all. It drives the real binary as a person would.
 package main
@@ -46,6 +46,9 @@ type demo struct {
 	dayfly    string
 	instances int
 	suites    int
+	code      bool   // Puppet without a server
+	address   string // of the box
+	puppet    string // address of the Puppet server
 	dir       string // of this run: blueprint, box, results
 	began     time.Time
 	env       []string
@@ -98,11 +101,21 @@ func (d *demo) setup() (err error) {
 	if d.suites, err = number("DEMO_SUITES", 6, 1, 6); err != nil {
 		return err
 	}
+	switch s := os.Getenv("DEMO_PUPPET"); s {
+	case "", "server":
+	case "code":
+		d.code = true
+	default:
+		return fmt.Errorf("DEMO_PUPPET must be server, a Puppet server that runs as an instance, or code, Puppet without a server, not %q", s)
+	}
 	if os.Geteuid() != 0 {
 		return errors.New("the instances need namespaces, mounts and packet filters: run this as root")
 	}
 	// Two generations at once for a moment, and the suites' instances.
 	need := 512 + (2*d.instances+3*d.suites)*24
+	if !d.code {
+		need += 1024
+	}
 	if have := memory(); have < need {
 		return fmt.Errorf("%d instances and %d suites need about %d MiB of memory, and %d MiB are free; make it smaller with DEMO_INSTANCES=%d", d.instances, d.suites, need, have, max(1, d.instances*have/need/2))
 	}

@@ -29,13 +29,22 @@ func (d *demo) run(ctx context.Context) error {
 	shop := filepath.Join(d.dir, "shop")
 	box := filepath.Join(d.dir, "box/shop")
 	var ids [2]map[string]bool
-	for _, p := range []struct {
+	type step struct {
 		name string
 		f    func() error
-	}{
+	}
+	steps := []step{
 		{"region and server", func() error { return d.start(ctx) }},
 		{"release 1.0.0 in the box", func() error { return d.release(ctx, "1.0.0", box) }},
-		{"the box and the blueprint", func() error { return d.prepare(ctx, shop) }},
+		{"the box", func() error { return d.open(ctx) }},
+	}
+	if !d.code {
+		steps = append(steps,
+			step{"bake the Puppet server's image", func() error { return d.puppetImage(ctx) }},
+			step{"start the Puppet server", func() error { return d.puppetServer(ctx) }})
+	}
+	for _, p := range append(steps, []step{
+		{"the blueprint", func() error { return d.prepare(ctx, shop) }},
 		{"bake the image", func() error { return d.bake(ctx, shop, false) }},
 		{"bake it again", func() error { return d.bake(ctx, shop, true) }},
 		{fmt.Sprintf("deploy %d instances", d.instances), func() error { return d.deploy(ctx, shop, 1) }},
@@ -46,7 +55,7 @@ func (d *demo) run(ctx context.Context) error {
 		{"ask the new ones", func() (err error) { ids[1], err = d.ask(ctx, "1.1.0", ids[0]); return err }},
 		{"count", func() error { return d.count(ctx) }},
 		{"terminate everything", func() error { return d.terminate(ctx) }},
-	} {
+	}...) {
 		if err := ctx.Err(); err != nil {
 			return errors.New("interrupted")
 		}
@@ -123,25 +132,37 @@ func (d *demo) release(ctx context.Context, version, box string) error {
 	return cmd.Run()
 }
 
-// prepare starts the on-premises box, a file server in a network namespace of
-// its own outside every VPC, and writes its address into the blueprint.
-func (d *demo) prepare(ctx context.Context, shop string) error {
+// open starts the on-premises box, a file server in a network namespace of its
+// own outside every VPC.
+func (d *demo) open(ctx context.Context) error {
 	var host struct{ NetNS, Address string }
 	if err := d.cli(ctx, &host, "region", "host", "add", "box"); err != nil {
 		return err
 	}
-	d.netns = host.NetNS
+	d.netns, d.address = host.NetNS, "http://"+host.Address
 	d.box = exec.Command("nsenter", "--net="+host.NetNS, d.dayfly, "box", "serve", filepath.Join(d.dir, "box"), "--address", host.Address+":80")
 	d.box.Stderr = os.Stderr
 	d.box.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // Ctrl-C is ours to pass on
 	if err := d.box.Start(); err != nil {
 		return err
 	}
-	address := "http://" + host.Address + "/shop"
+	address := d.address + "/shop"
 	if err := until(ctx, 5*time.Second, func() error { _, err := get(ctx, address+"/LATEST"); return err }); err != nil {
 		return fmt.Errorf("the box does not answer at %s: %w", address, err)
 	}
-	if err := copyTree("examples/shop", shop); err != nil {
+	return nil
+}
+
+// prepare copies the shop's blueprint, with the addresses of the box and of the
+// Puppet server, and the size that is asked for.
+func (d *demo) prepare(ctx context.Context, shop string) error {
+	err := error(nil)
+	if d.code {
+		err = copyTree("examples/shop", shop)
+	} else {
+		err = d.sh(ctx, stage, "shop", d.address, d.puppet, shop)
+	}
+	if err != nil {
 		return err
 	}
 	file := filepath.Join(shop, "dayfly.yaml")
@@ -149,7 +170,7 @@ func (d *demo) prepare(ctx context.Context, shop string) error {
 	if err != nil {
 		return err
 	}
-	text := strings.Replace(string(raw), "http://100.64.0.9/shop", address, 1)
+	text := strings.Replace(string(raw), "http://100.64.0.9", d.address, 1)
 	text = strings.Replace(text, "dev: { size: 45,", fmt.Sprintf("dev: { size: %d,", d.instances), 1)
 	if err := os.WriteFile(file, []byte(text), 0o644); err != nil {
 		return err
@@ -297,6 +318,11 @@ func (d *demo) count(ctx context.Context) error {
 func (d *demo) terminate(ctx context.Context) error {
 	if err := d.cli(ctx, nil, "env", "destroy", "shop-dev"); err != nil {
 		return err
+	}
+	if !d.code {
+		if err := d.cli(ctx, nil, "env", "destroy", "puppetserver-ca"); err != nil {
+			return err
+		}
 	}
 	var sweep struct {
 		Orphans []struct{ Kind, ID, Why string }

@@ -86,7 +86,7 @@ func decide(ctx context.Context, certname string) error {
 	if err != nil {
 		return err
 	}
-	j := autosign.Judge{Owner: c.Owner, CADir: c.CADir, Ledger: autosign.Ledger(c.State), Cloud: cloud, Now: time.Now}
+	j := autosign.Judge{Owner: c.Owner, CADir: c.CADir, Ledger: autosign.Ledger(c.State), Cloud: cloud, Now: time.Now, Pause: 3 * time.Second}
 	return j.Decide(ctx, certname, csr)
 }
 

@@ -226,6 +226,17 @@ func (a *Agent) handOff(ctx context.Context, b *boot, r *recorder, before phase)
 		}
 		return errors.New("the deploy script was cut off; it is not fired a second time on the same instance")
 	case !known:
+		if b.Config.Puppet != nil {
+			if before == configure {
+				a.end(b.Script, 5*time.Second)
+			}
+			var err error
+			r.puppet, err = a.puppet(ctx, b)
+			r.phase("puppet")
+			if err != nil {
+				return err
+			}
+		}
 		if err := a.save(firedFile(b), fired{Instance: b.ID.Instance}); err != nil {
 			return err
 		}
@@ -324,6 +335,7 @@ type recorder struct {
 	code   int
 	output string
 	source string
+	puppet *handoff.Puppeted
 }
 
 func (r *recorder) phase(name string) {
@@ -341,7 +353,7 @@ func (a *Agent) over(ctx context.Context, b *boot, r *recorder, why error) {
 	}
 	rep := handoff.Report{
 		Instance: b.ID.Instance, ImageID: b.ID.Image, Image: b.Config.Image, Environment: b.Launch.Environment, Generation: b.Launch.Generation,
-		Digest: b.Launch.Digest, Zone: b.ID.Zone, OK: why == nil, Reason: b.Reason, ExitCode: r.code, Output: r.output, Source: r.source,
+		Digest: b.Launch.Digest, Zone: b.ID.Zone, OK: why == nil, Reason: b.Reason, ExitCode: r.code, Output: r.output, Source: r.source, Puppet: r.puppet,
 		Phases: r.phases, Started: r.began.UTC(), Ended: a.Now().UTC(),
 	}
 	if err := errors.Join(a.save(bootFile, b), a.save(handoff.StateDir+"/report.json", rep)); err != nil {

@@ -17,6 +17,7 @@ type phase string
 
 const (
 	armed     phase = "armed"     // no release: a builder or a canary
+	configure phase = "configure" // Puppet's agent runs
 	deploying phase = "deploying" // the deploy script runs
 	starting  phase = "starting"  // the script is done, the service is not ready yet
 	serving   phase = "serving"   // ready, and the launch hook is completed

@@ -15,6 +15,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"github.com/dayfly-infra/dayfly/internal/handoff"
 	"github.com/dayfly-infra/dayfly/internal/puppet"
 )
 
@@ -28,6 +29,8 @@ type Machine struct {
 // Cloud tells about instances; those that it does not know are left out.
 type Cloud interface {
 	Machines(ctx context.Context, ids []string) (map[string]Machine, error)
+	// Who tells which instance of this account made a proof for a name.
+	Who(ctx context.Context, p handoff.Proof, certname string) (instance string, err error)
 }
 
 // The tags that Dayfly puts on what it makes.
@@ -43,6 +46,7 @@ type Judge struct {
 	Ledger Ledger
 	Cloud  Cloud
 	Now    func() time.Time
+	Pause  time.Duration // between looks at an instance that is on its way
 }
 
 // Decide returns nil when the request may be signed; its token is used then,
@@ -50,6 +54,9 @@ type Judge struct {
 func (j Judge) Decide(ctx context.Context, certname string, csr []byte) error {
 	r, err := Parse(certname, csr)
 	if err != nil {
+		return err
+	}
+	if err := j.settle(ctx, r.Instance); err != nil {
 		return err
 	}
 	unlock, err := j.Ledger.lock()
@@ -79,6 +86,27 @@ func (j Judge) Decide(ctx context.Context, certname string, csr []byte) error {
 	return j.Ledger.add(Entry{Token: hash, Certname: certname, Instance: r.Instance, Role: r.Role, Image: r.Image, Key: r.Key, Signed: j.Now().UTC()})
 }
 
+// settle waits a little for what will be otherwise in a moment, an instance that
+// is pending, or not known everywhere yet: a Puppet server takes one request
+// for each name, so that a refusal is for good.
+func (j Judge) settle(ctx context.Context, instance string) error {
+	for try := range 5 {
+		ms, err := j.Cloud.Machines(ctx, []string{instance})
+		if err != nil {
+			return fmt.Errorf("the cloud cannot be asked about %s: %w", instance, err)
+		}
+		if m, ok := ms[instance]; ok && m.State != "pending" || !ok && try > 0 {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(j.Pause):
+		}
+	}
+	return nil
+}
+
 // entitled compares the request with what the cloud says of the instance.
 func (j Judge) entitled(ctx context.Context, r Request, hash string) error {
 	if j.Owner == "" {
@@ -99,6 +127,9 @@ func (j Judge) entitled(ctx context.Context, r Request, hash string) error {
 	case m.State != "running":
 		return fmt.Errorf("the instance %s is %s, not running", r.Instance, m.State)
 	}
+	if r.Proof != (handoff.Proof{}) {
+		return j.node(ctx, r, m)
+	}
 	c, err := puppet.ParseClaim(m.Tags[puppet.ClaimTag])
 	switch {
 	case err != nil:
@@ -111,6 +142,30 @@ func (j Judge) entitled(ctx context.Context, r Request, hash string) error {
 		return fmt.Errorf("the instance %s was made with the role %s, and asks for pp_role %s", r.Instance, c.Role, r.Role)
 	case r.Environment != "" && c.Environment != r.Environment:
 		return fmt.Errorf("the instance %s was made for the environment %s, and asks for pp_environment %s", r.Instance, c.Environment, r.Environment)
+	}
+	return nil
+}
+
+// node compares the request of a fleet's instance with the claim of its fleet,
+// and with what STS says of the proof.
+func (j Judge) node(ctx context.Context, r Request, m Machine) error {
+	c, err := puppet.ParseNodeClaim(m.Tags[puppet.ClaimTag])
+	switch {
+	case err != nil:
+		return fmt.Errorf("the instance %s may not have a certificate: %w", r.Instance, err)
+	case c.Certname(r.Instance) != r.Certname:
+		return fmt.Errorf("the instance %s may have a certificate for %s, not for %s", r.Instance, c.Certname(r.Instance), r.Certname)
+	case c.Role != r.Role:
+		return fmt.Errorf("the instance %s is of a fleet with the role %s, and asks for pp_role %s", r.Instance, c.Role, r.Role)
+	case r.Environment != "" && c.Environment != r.Environment:
+		return fmt.Errorf("the instance %s is of a fleet for the environment %s, and asks for pp_environment %s", r.Instance, c.Environment, r.Environment)
+	}
+	who, err := j.Cloud.Who(ctx, r.Proof, r.Certname)
+	switch {
+	case err != nil:
+		return fmt.Errorf("who asks in the name of %s is not proven: %w", r.Instance, err)
+	case who != r.Instance:
+		return fmt.Errorf("%s asks in the name of %s", who, r.Instance)
 	}
 	return nil
 }

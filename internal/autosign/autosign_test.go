@@ -2,16 +2,10 @@ package autosign
 
 import (
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
-	"crypto/sha256"
-	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/asn1"
 	"encoding/pem"
 	"errors"
-	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -19,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/dayfly-infra/dayfly/internal/autosign/csrtest"
 	"github.com/dayfly-infra/dayfly/internal/puppet"
 )
 
@@ -43,103 +38,8 @@ func (m machines) Machines(_ context.Context, ids []string) (map[string]Machine,
 	return out, nil
 }
 
-var keys = sync.OnceValue(func() *ecdsa.PrivateKey { k, _ := ecdsa.GenerateKey(elliptic.P256(), rand.Reader); return k })
-
-type request struct {
-	cn, token string
-	exts      map[string]string // below Puppet's arc 1.3.6.1.4.1.34380, or whole
-	more      []pkix.Extension
-	org       string
-	key       any
-}
-
-func good() request {
-	return request{cn: name, token: token, exts: map[string]string{"1.1.2": id, "1.1.3": "shop-0123456789abcdef", "1.1.12": "production", "1.1.13": "web"}}
-}
-
-// csr makes a request as Puppet's agent does, with the challenge password as an
-// attribute of its own.
-func (r request) csr(t testing.TB) []byte {
-	t.Helper()
-	tmpl := &x509.CertificateRequest{Subject: pkix.Name{CommonName: r.cn}, ExtraExtensions: r.more}
-	if r.org != "" {
-		tmpl.Subject.Organization = []string{r.org}
-	}
-	for k, v := range r.exts {
-		var oid asn1.ObjectIdentifier
-		if !strings.HasPrefix(k, "1.3.6.") && !strings.HasPrefix(k, "2.") {
-			k = "1.3.6.1.4.1.34380." + k
-		}
-		for p := range strings.SplitSeq(k, ".") {
-			n := 0
-			fmt.Sscan(p, &n)
-			oid = append(oid, n)
-		}
-		der, err := asn1.MarshalWithParams(v, "utf8")
-		if err != nil {
-			t.Fatal(err)
-		}
-		tmpl.ExtraExtensions = append(tmpl.ExtraExtensions, pkix.Extension{Id: oid, Value: der})
-	}
-	key := r.key
-	if key == nil {
-		key = keys()
-	}
-	der, err := x509.CreateCertificateRequest(rand.Reader, tmpl, key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if r.token != "" {
-		der = withChallenge(t, der, r.token)
-	}
-	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE REQUEST", Bytes: der})
-}
-
-// withChallenge adds the attribute, which Go's library cannot make, and signs anew.
-func withChallenge(t testing.TB, der []byte, token string) []byte {
-	t.Helper()
-	var c struct {
-		TBS struct {
-			Raw        asn1.RawContent
-			Version    int
-			Subject    asn1.RawValue
-			Key        asn1.RawValue
-			Attributes []asn1.RawValue `asn1:"tag:0,set"`
-		}
-		Algorithm pkix.AlgorithmIdentifier
-		Signature asn1.BitString
-	}
-	if _, err := asn1.Unmarshal(der, &c); err != nil {
-		t.Fatal(err)
-	}
-	value, _ := asn1.MarshalWithParams(token, "utf8")
-	attr, err := asn1.Marshal(struct {
-		ID     asn1.ObjectIdentifier
-		Values []asn1.RawValue `asn1:"set"`
-	}{oidChallenge, []asn1.RawValue{{FullBytes: value}}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	c.TBS.Raw = nil
-	c.TBS.Attributes = append(c.TBS.Attributes, asn1.RawValue{FullBytes: attr})
-	tbs, err := asn1.Marshal(c.TBS)
-	if err != nil {
-		t.Fatal(err)
-	}
-	h := sha256.Sum256(tbs)
-	sig, err := ecdsa.SignASN1(rand.Reader, keys(), h[:])
-	if err != nil {
-		t.Fatal(err)
-	}
-	out, err := asn1.Marshal(struct {
-		TBS       asn1.RawValue
-		Algorithm pkix.AlgorithmIdentifier
-		Signature asn1.BitString
-	}{asn1.RawValue{FullBytes: tbs}, c.Algorithm, asn1.BitString{Bytes: sig, BitLength: 8 * len(sig)}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return out
+func good() csrtest.Request {
+	return csrtest.Request{CommonName: name, Token: token, Extensions: map[string]string{"1.1.2": id, "1.1.3": "shop-0123456789abcdef", "1.1.12": "production", "1.1.13": "web"}}
 }
 
 func claim() puppet.Claim {
@@ -163,7 +63,7 @@ func judge(t testing.TB, cloud Cloud) Judge {
 
 func TestGranted(t *testing.T) {
 	j := judge(t, machines{id: machine()})
-	csr := good().csr(t)
+	csr := good().PEM(t)
 	if err := j.Decide(t.Context(), name, csr); err != nil {
 		t.Fatal(err)
 	}
@@ -183,7 +83,7 @@ func TestGranted(t *testing.T) {
 // TestOnce sends the same good request many times at once.
 func TestOnce(t *testing.T) {
 	j := judge(t, machines{id: machine()})
-	csr := good().csr(t)
+	csr := good().PEM(t)
 	var granted sync.Map
 	var wg sync.WaitGroup
 	for i := range 20 {
@@ -202,8 +102,8 @@ func TestOnce(t *testing.T) {
 }
 
 func TestRefused(t *testing.T) {
-	ext := func(k, v string) func(*request) { return func(r *request) { r.exts[k] = v } }
-	drop := func(k string) func(*request) { return func(r *request) { delete(r.exts, k) } }
+	ext := func(k, v string) func(*csrtest.Request) { return func(r *csrtest.Request) { r.Extensions[k] = v } }
+	drop := func(k string) func(*csrtest.Request) { return func(r *csrtest.Request) { delete(r.Extensions, k) } }
 	tags := func(k, v string) func(*Machine) { return func(m *Machine) { m.Tags[k] = v } }
 	other := claim()
 	other.Token = puppet.HashToken("another")
@@ -212,7 +112,7 @@ func TestRefused(t *testing.T) {
 	for _, c := range []struct {
 		what    string
 		name    string
-		request func(*request)
+		request func(*csrtest.Request)
 		machine func(*Machine)
 		bytes   func([]byte) []byte
 		want    string
@@ -220,18 +120,18 @@ func TestRefused(t *testing.T) {
 		{what: "a name like a command", name: "clean", want: "not a name"},
 		{what: "a name like an option", name: "--check", want: "not a name"},
 		{what: "a path", name: "../../etc/passwd", want: "not a name"},
-		{what: "a node's name", name: "web.production.i-0123456789abcdef0", want: "not a name"},
-		{what: "another common name", request: func(r *request) { r.cn = "puppet.corp.example" }, want: "is not the certname"},
-		{what: "more in the subject", request: func(r *request) { r.org = "x" }, want: "nothing else"},
-		{what: "no token", request: func(r *request) { r.token = "" }, want: "no one-time token"},
-		{what: "a short token", request: func(r *request) { r.token = "abc" }, want: "no one-time token"},
-		{what: "a wrong token", request: func(r *request) { r.token = strings.Repeat("f", 64) }, want: "not the one"},
+		{what: "a node's name", name: "web.corp.example", want: "not a name"},
+		{what: "another common name", request: func(r *csrtest.Request) { r.CommonName = "puppet.corp.example" }, want: "is not the certname"},
+		{what: "more in the subject", request: func(r *csrtest.Request) { r.Organization = "x" }, want: "nothing else"},
+		{what: "no token", request: func(r *csrtest.Request) { r.Token = "" }, want: "no one-time token"},
+		{what: "a short token", request: func(r *csrtest.Request) { r.Token = "abc" }, want: "no one-time token"},
+		{what: "a wrong token", request: func(r *csrtest.Request) { r.Token = strings.Repeat("f", 64) }, want: "not the one"},
 		{what: "pp_authorization", request: ext("1.3.1", "true"), want: "rights on this server"},
 		{what: "pp_cli_auth", request: ext("1.3.39", "true"), want: "rights on this server"},
 		{what: "an extension nobody expects", request: ext("1.1.4", "x"), want: "is not expected"},
 		{what: "an unknown arc", request: ext("1.3.6.1.4.1.99999.1", "x"), want: "is not expected"},
-		{what: "alternative names", request: func(r *request) {
-			r.more = []pkix.Extension{{Id: asn1.ObjectIdentifier{2, 5, 29, 17}, Value: []byte{0x30, 0x08, 0x82, 0x06, 'p', 'u', 'p', 'p', 'e', 't'}}}
+		{what: "alternative names", request: func(r *csrtest.Request) {
+			r.More = []pkix.Extension{{Id: asn1.ObjectIdentifier{2, 5, 29, 17}, Value: []byte{0x30, 0x08, 0x82, 0x06, 'p', 'u', 'p', 'p', 'e', 't'}}}
 		}, want: "is not expected"},
 		{what: "no instance", request: drop("1.1.2"), want: "pp_instance_id"},
 		{what: "an instance that is none", request: ext("1.1.2", "i-*"), want: "nobody expects"},
@@ -267,7 +167,7 @@ func TestRefused(t *testing.T) {
 			if c.machine != nil {
 				c.machine(&m)
 			}
-			csr := r.csr(t)
+			csr := r.PEM(t)
 			if c.bytes != nil {
 				csr = c.bytes(csr)
 			}
@@ -283,7 +183,7 @@ func TestRefused(t *testing.T) {
 			if !strings.Contains(err.Error(), c.want) {
 				t.Errorf("refused with %q, want %q", err, c.want)
 			}
-			if strings.Contains(err.Error(), r.token) && r.token != "" {
+			if strings.Contains(err.Error(), r.Token) && r.Token != "" {
 				t.Error("the token is in the reason")
 			}
 			if es, _ := j.Ledger.entries(); len(es) != 0 {
@@ -296,40 +196,40 @@ func TestRefused(t *testing.T) {
 		if err := os.WriteFile(filepath.Join(j.CADir, "signed", name+".pem"), nil, 0o644); err != nil {
 			t.Fatal(err)
 		}
-		if err := j.Decide(t.Context(), name, good().csr(t)); err == nil || !strings.Contains(err.Error(), "has a certificate") {
+		if err := j.Decide(t.Context(), name, good().PEM(t)); err == nil || !strings.Contains(err.Error(), "has a certificate") {
 			t.Errorf("%v", err)
 		}
 	})
 	t.Run("a CA that is elsewhere", func(t *testing.T) {
 		j := judge(t, machines{id: machine()})
 		j.CADir += "/elsewhere"
-		if err := j.Decide(t.Context(), name, good().csr(t)); err == nil || !strings.Contains(err.Error(), "ca_dir") {
+		if err := j.Decide(t.Context(), name, good().PEM(t)); err == nil || !strings.Contains(err.Error(), "ca_dir") {
 			t.Errorf("%v", err)
 		}
 	})
 	t.Run("a cloud that does not answer", func(t *testing.T) {
-		if err := judge(t, machines(nil)).Decide(t.Context(), name, good().csr(t)); err == nil || !strings.Contains(err.Error(), "throttled") {
+		if err := judge(t, machines(nil)).Decide(t.Context(), name, good().PEM(t)); err == nil || !strings.Contains(err.Error(), "throttled") {
 			t.Errorf("%v", err)
 		}
 	})
 	t.Run("nobody's machine", func(t *testing.T) {
 		j := judge(t, machines{id: machine()})
 		j.Owner = ""
-		if err := j.Decide(t.Context(), name, good().csr(t)); err == nil || !strings.Contains(err.Error(), "owner is not set") {
+		if err := j.Decide(t.Context(), name, good().PEM(t)); err == nil || !strings.Contains(err.Error(), "owner is not set") {
 			t.Errorf("%v", err)
 		}
 	})
 	t.Run("a ledger that cannot be written", func(t *testing.T) {
 		j := judge(t, machines{id: machine()})
 		j.Ledger += "/missing"
-		if err := j.Decide(t.Context(), name, good().csr(t)); err == nil || !strings.Contains(err.Error(), "ledger") {
+		if err := j.Decide(t.Context(), name, good().PEM(t)); err == nil || !strings.Contains(err.Error(), "ledger") {
 			t.Errorf("%v", err)
 		}
 	})
 }
 
 func FuzzParse(f *testing.F) {
-	f.Add(name, good().csr(f))
+	f.Add(name, good().PEM(f))
 	f.Add("clean", []byte("-----BEGIN CERTIFICATE REQUEST-----\n-----END CERTIFICATE REQUEST-----\n"))
 	f.Fuzz(func(t *testing.T, certname string, csr []byte) {
 		r, err := Parse(certname, csr)

@@ -136,3 +136,21 @@ func TestExecutable(t *testing.T) {
 		t.Error("a folder of root's is said to be writable by nobody")
 	}
 }
+
+type roundTrip func(*http.Request) (*http.Response, error)
+
+func (f roundTrip) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
+
+// A Puppet server answers "400: Host does not match SNI" otherwise.
+func TestHostIsTheServersName(t *testing.T) {
+	for address, want := range map[string]string{"https://localhost:8140/x": "puppet.corp.example:8140", "https://puppetdb.corp.example:8081/y": "puppetdb.corp.example:8081"} {
+		got := ""
+		c := http.Client{Transport: named{"puppet.corp.example", roundTrip(func(r *http.Request) (*http.Response, error) {
+			got = r.Host
+			return &http.Response{StatusCode: 200, Body: http.NoBody}, nil
+		})}}
+		if _, err := c.Get(address); err != nil || got != want {
+			t.Errorf("%s is asked as %q, %v; want %q", address, got, err, want)
+		}
+	}
+}

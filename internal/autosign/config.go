@@ -86,5 +86,20 @@ func (c Config) Client() (*http.Client, error) {
 		}
 		return d.DialContext(ctx, network, address)
 	}
-	return &http.Client{Timeout: time.Minute, Transport: &http.Transport{DialTLSContext: dial, DisableKeepAlives: true}}, nil
+	return &http.Client{Timeout: time.Minute, Transport: named{c.Certname, &http.Transport{DialTLSContext: dial, DisableKeepAlives: true}}}, nil
+}
+
+// named asks localhost by its name: the server answers no request whose host is
+// not the one that TLS was made for.
+type named struct {
+	certname string
+	next     http.RoundTripper
+}
+
+func (n named) RoundTrip(req *http.Request) (*http.Response, error) {
+	if req.URL.Hostname() == "localhost" {
+		req = req.Clone(req.Context())
+		req.Host = net.JoinHostPort(n.certname, req.URL.Port())
+	}
+	return n.next.RoundTrip(req)
 }

@@ -12,10 +12,16 @@ import (
 	"github.com/aws/aws-sdk-go-v2/feature/ec2/imds"
 	"github.com/aws/aws-sdk-go-v2/service/ec2"
 	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
+	"github.com/aws/aws-sdk-go-v2/service/sts"
 )
 
 // EC2 asks with the role of the instance that this runs on.
-type EC2 struct{ client *ec2.Client }
+type EC2 struct {
+	client     *ec2.Client
+	sts        *sts.Client
+	stsAddress string
+	custom     bool // not AWS's own address
+}
 
 // NewEC2 finds out where it is, and whose machines this one is of.
 func NewEC2(ctx context.Context, c *Config) (*EC2, error) {
@@ -35,11 +41,18 @@ func NewEC2(ctx context.Context, c *Config) (*EC2, error) {
 	if c.Endpoint == "" {
 		c.Endpoint = os.Getenv("AWS_ENDPOINT_URL")
 	}
-	o := ec2.Options{Region: c.Region, Credentials: aws.NewCredentialsCache(ec2rolecreds.New(func(o *ec2rolecreds.Options) { o.Client = meta }))}
-	if c.Endpoint != "" {
-		o.BaseEndpoint = &c.Endpoint
+	creds := aws.NewCredentialsCache(ec2rolecreds.New(func(o *ec2rolecreds.Options) { o.Client = meta }))
+	o := ec2.Options{Region: c.Region, Credentials: creds}
+	so := sts.Options{Region: c.Region, Credentials: creds}
+	suffix := ".amazonaws.com"
+	if strings.HasPrefix(c.Region, "cn-") {
+		suffix += ".cn"
 	}
-	return &EC2{ec2.New(o)}, nil
+	address := "https://sts." + c.Region + suffix
+	if c.Endpoint != "" {
+		o.BaseEndpoint, so.BaseEndpoint, address = &c.Endpoint, &c.Endpoint, c.Endpoint
+	}
+	return &EC2{ec2.New(o), sts.New(so), address, c.Endpoint != ""}, nil
 }
 
 // tag of this machine; "" where the metadata service does not tell tags.

@@ -14,6 +14,7 @@ import (
 	"regexp"
 	"strings"
 
+	"github.com/dayfly-infra/dayfly/internal/handoff"
 	"github.com/dayfly-infra/dayfly/internal/puppet"
 )
 
@@ -24,12 +25,13 @@ const MaxRequest = 16 << 10
 // by whoever sent it.
 type Request struct {
 	Certname    string
-	Token       string // challengePassword
-	Instance    string // pp_instance_id
-	Image       string // pp_image_name
-	Role        string // pp_role
-	Environment string // pp_environment
-	Key         string // SHA-256 of the public key
+	Token       string        // challengePassword
+	Proof       handoff.Proof // what the token is where a fleet's instance asks
+	Instance    string        // pp_instance_id
+	Image       string        // pp_image_name
+	Role        string        // pp_role
+	Environment string        // pp_environment
+	Key         string        // SHA-256 of the public key
 }
 
 var (
@@ -50,7 +52,8 @@ var (
 // Parse reads a request and refuses whatever does not look exactly like one of
 // Dayfly's machines. It asks nobody.
 func Parse(certname string, csr []byte) (Request, error) {
-	if !puppet.CertnameForm.MatchString(certname) {
+	node := puppet.NodeForm.MatchString(certname)
+	if !node && !puppet.CertnameForm.MatchString(certname) {
 		return Request{}, fmt.Errorf("%.80q is not a name that Dayfly's machines have", certname)
 	}
 	if len(csr) > MaxRequest {
@@ -82,7 +85,12 @@ func Parse(certname string, csr []byte) (Request, error) {
 	if r.Token, err = challenge(c.RawTBSCertificateRequest); err != nil {
 		return Request{}, err
 	}
-	if !tokenForm.MatchString(r.Token) {
+	switch {
+	case node:
+		if r.Proof, err = handoff.ParseProof(r.Token); err != nil {
+			return Request{}, err
+		}
+	case !tokenForm.MatchString(r.Token):
 		return Request{}, errors.New("there is no one-time token in challengePassword")
 	}
 	return r, r.extensions(c)

@@ -78,8 +78,13 @@ func parts(b *blueprint.Blueprint) [][2]string {
 
 // settings is what Puppet's last stage arms.
 func settings(b *blueprint.Blueprint, image, inputs string) handoff.Config {
+	var first *handoff.Puppet
+	if p := b.Image.Puppet; b.Image.Boot == "puppet" {
+		first = &handoff.Puppet{Address: p.Address, Fingerprint: p.Fingerprint, Environment: p.Environment, Role: p.Role}
+		first.Server, first.Port = p.ServerHost()
+	}
 	return handoff.Config{
-		Image: image, Inputs: inputs, Role: b.Image.Role,
+		Puppet: first, Image: image, Inputs: inputs, Role: b.Image.Role,
 		Run:     path.Join(handoff.ScriptDir, path.Base(b.Handoff.Run)),
 		Service: b.Handoff.Service, User: b.Handoff.User, Ready: b.Handoff.Ready, Deadline: b.Handoff.Deadline,
 	}

@@ -117,7 +117,12 @@ func (r *reader) image(o *object) Image {
 	im.SecretsAllow = r.allow(i.node("secrets_allow"))
 	im.Puppet = r.puppet(o, im.Role)
 	if im.Boot == "puppet" {
-		r.problem(i.position("boot"), "boot: armed", "this version fires the hand-off that the bake armed; a Puppet run at first boot cannot be used yet")
+		switch {
+		case im.Puppet.Server == "":
+			r.problem(i.position("boot"), "boot: armed", "boot: puppet runs Puppet's agent against a server at first boot, and image.puppet has none")
+		case strings.Contains(im.Puppet.Role, ":"):
+			r.problem(i.position("boot"), "such as: role: web", "with boot: puppet image.puppet.role is part of the instances' certnames, which have no colon")
+		}
 	}
 	i.done()
 	return im

@@ -117,6 +117,8 @@ func TestLoadProblems(t *testing.T) {
 		{"server's port", "code: puppet/", `server: "p:x"`, `image.puppet.server must be the name of the Puppet server`},
 		{"server and code", "code: puppet/", `code: puppet/, server: p`, `has both code and server`},
 		{"server's address", "code: puppet/", `server: p, address: here`, `image.puppet.address must be an IP address`},
+		{"boot without a server", "code: puppet/ }", "code: puppet/ }\n  boot: puppet", `image.puppet has none`},
+		{"boot with a role that no certname can have", "code: puppet/ }", "server: p, role: \"web::x\" }\n  boot: puppet", `which have no colon`},
 		{"an exception without a reason", "code: puppet/ }", "code: puppet/ }\n  secrets_allow: [{ path: /etc/x.pem }]", `the exception for /etc/x.pem has no reason`},
 		{"an exception for everything", "code: puppet/ }", "code: puppet/ }\n  secrets_allow: [{ path: /etc/, reason: x }]", `/etc/ is too much for an exception`},
 		{"an exception as it was before", "code: puppet/ }", "code: puppet/ }\n  secrets_allow: [/etc/x.pem]", `must be a mapping`},

@@ -37,6 +37,23 @@ type Config struct {
 	User     string        `json:"user"`    // of the service
 	Ready    string        `json:"ready"`   // http://:PORT/PATH or tcp://:PORT
 	Deadline time.Duration `json:"deadline"`
+	Puppet   *Puppet       `json:"puppet,omitempty"` // nil = no run at first boot
+}
+
+// Puppet is a run of Puppet's agent at an instance's first boot, before the
+// hand-off is fired.
+type Puppet struct {
+	Server      string `json:"server"`
+	Port        string `json:"port"`
+	Address     string `json:"address,omitempty"` // of Server; "" = the name is known
+	Fingerprint string `json:"fingerprint,omitempty"`
+	Environment string `json:"environment"` // Puppet's own
+	Role        string `json:"role"`        // pp_role
+}
+
+// Certname of an instance that asks for a certificate by itself.
+func (p Puppet) Certname(instance string) string {
+	return strings.ToLower(p.Role + "." + p.Environment + "." + instance)
 }
 
 // ParseConfig reads an armed hand-off.
@@ -180,15 +197,23 @@ type Report struct {
 	Digest      string `json:"digest"`
 	Zone        string `json:"zone"`
 
-	OK       bool    `json:"ok"`
-	Reason   string  `json:"reason,omitempty"` // in words, when not OK
-	ExitCode int     `json:"exit_code"`        // of the deploy script; -1 = it did not end by itself
-	Output   string  `json:"output,omitempty"` // last 4 KiB of the script, or of the service when that failed
-	Source   string  `json:"source,omitempty"` // box or mirror: where the release came from
-	Phases   []Phase `json:"phases"`
+	OK       bool      `json:"ok"`
+	Reason   string    `json:"reason,omitempty"` // in words, when not OK
+	ExitCode int       `json:"exit_code"`        // of the deploy script; -1 = it did not end by itself
+	Output   string    `json:"output,omitempty"` // last 4 KiB of the script, or of the service when that failed
+	Source   string    `json:"source,omitempty"` // box or mirror: where the release came from
+	Puppet   *Puppeted `json:"puppet,omitempty"` // of the run at first boot
+	Phases   []Phase   `json:"phases"`
 
 	Started time.Time `json:"started"`
 	Ended   time.Time `json:"ended"`
+}
+
+// Puppeted is how Puppet's runs at first boot ended.
+type Puppeted struct {
+	Certname string `json:"certname"`
+	Runs     int    `json:"runs"`
+	ExitCode int    `json:"exit_code"` // of the last run
 }
 
 // Phase is one part of the hand-off and how long it took.

@@ -24,6 +24,10 @@ type Claim struct {
 // attempt, and a part that no other bake has.
 var CertnameForm = regexp.MustCompile(`^bake-[0-9a-f]{16}-[0-9]{1,6}-[0-9a-f]{8}$`)
 
+// NodeForm is what certnames of a fleet's instances look like: the role, Puppet's
+// environment, the instance.
+var NodeForm = regexp.MustCompile(`^[a-z0-9][a-z0-9_-]{0,31}\.[a-z0-9_]{1,32}\.i-[0-9a-f]{8,17}$`)
+
 var (
 	hashForm = regexp.MustCompile(`^[0-9a-f]{64}$`)
 	wordForm = regexp.MustCompile(`^[a-z0-9][a-z0-9_:-]{0,31}$`)
@@ -59,6 +63,31 @@ func ParseClaim(s string) (Claim, error) {
 		return Claim{}, fmt.Errorf("the tag %s has no token's hash", ClaimTag)
 	case !wordForm.MatchString(c.Role) || !wordForm.MatchString(c.Environment):
 		return Claim{}, fmt.Errorf("the tag %s has no role or environment", ClaimTag)
+	}
+	return c, nil
+}
+
+// NodeClaim is that of a fleet: each of its instances may have a certificate for
+// itself, when it proves which one it is.
+type NodeClaim struct {
+	Role        string
+	Environment string // Puppet's
+}
+
+const nodeClaim = "boot=puppet role=%s environment=%s"
+
+func (c NodeClaim) String() string { return fmt.Sprintf(nodeClaim, c.Role, c.Environment) }
+
+// Certname is that of one instance.
+func (c NodeClaim) Certname(instance string) string {
+	return c.Role + "." + c.Environment + "." + instance
+}
+
+// ParseNodeClaim reads the tag's value.
+func ParseNodeClaim(s string) (NodeClaim, error) {
+	var c NodeClaim
+	if n, err := fmt.Sscanf(s, nodeClaim, &c.Role, &c.Environment); err != nil || n != 2 || c.String() != s || !wordForm.MatchString(c.Role) || !wordForm.MatchString(c.Environment) {
+		return NodeClaim{}, fmt.Errorf("the tag %s does not let a fleet's instances have certificates", ClaimTag)
 	}
 	return c, nil
 }

@@ -20,6 +20,7 @@ import (
 	"github.com/dayfly-infra/dayfly/internal/fault"
 	"github.com/dayfly-infra/dayfly/internal/handoff"
 	"github.com/dayfly-infra/dayfly/internal/instance"
+	"github.com/dayfly-infra/dayfly/internal/puppet"
 	"github.com/dayfly-infra/dayfly/internal/reconcile"
 	"github.com/dayfly-infra/dayfly/internal/release"
 	"github.com/dayfly-infra/dayfly/internal/store"
@@ -144,6 +145,10 @@ func (l *Generations) create(ctx context.Context, name string, g environment.Gen
 		cloud.TagObject: object, cloud.TagEnvironment: g.Environment, cloud.TagGeneration: strconv.Itoa(g.Number),
 		cloud.TagImage: g.Image, cloud.TagRelease: rel.Digest, cloud.TagDeadline: g.Expires.UTC().Format(time.RFC3339),
 	}}
+	if p := b.Image.Puppet; b.Image.Boot == "puppet" {
+		// The stack's tags reach the instances: the company's CA asks for this one.
+		in.Tags[puppet.ClaimTag] = puppet.NodeClaim{Role: p.Role, Environment: p.Environment}.String()
+	}
 	_, err = l.Cloud.CreateStack(ctx, cloud.Intent{ID: object + "/create-stack/1", Object: object}, in)
 	if permanent(err) {
 		return reconcile.Done, l.fail(ctx, name, err.Error())

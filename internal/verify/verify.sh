@@ -1,6 +1,7 @@
 # Runs the checks of an image on a fresh instance. Each prints a line of its
 # own with its exit code, then the end of what it said.
-work=$(mktemp -d)
+# Not in /tmp: systemd empties that while it boots.
+work=$(mktemp -d /var/tmp/dayfly-verify.XXXXXX)
 trap 'rm -rf "$work"' EXIT
 check() {
 	name=$1

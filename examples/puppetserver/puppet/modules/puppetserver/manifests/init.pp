@@ -9,7 +9,7 @@ class puppetserver (
     ensure => directory,
   }
   file { '/etc/systemd/system/puppetserver.service.d/dayfly.conf':
-    content => "[Unit]\nConditionPathExists=/etc/puppet/puppetserver/enabled\n",
+    source => 'puppet:///modules/puppetserver/unit.conf',
     notify  => Exec['systemd reads units'],
     before  => Package['puppetserver'],
   }
@@ -37,6 +37,8 @@ class puppetserver (
       content => template('puppetserver/default.erb');
     '/etc/puppet/puppet.conf':
       source => 'puppet:///modules/puppetserver/puppet.conf';
+    '/etc/puppet/puppetserver/conf.d/puppetserver.conf':
+      source => 'puppet:///modules/puppetserver/puppetserver.conf';
     # Code comes with the control repo's releases.
     ['/srv/control', '/etc/puppet/code', '/etc/puppet/code/environments']:
       ensure => directory;
