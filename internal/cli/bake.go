@@ -78,7 +78,7 @@ func (a *app) followBake(ctx context.Context, b bake.Bake) (bake.Bake, error) {
 			return b.Step == bake.Done || (b.Step == bake.Kept && !over), nil
 		}
 	}
-	err := wait(ctx, look(ctx))
+	err := a.wait(ctx, look(ctx))
 	if errors.Is(err, context.Canceled) {
 		over = true
 		fmt.Fprintln(a.err, "interrupted; the builder is going away")
@@ -87,7 +87,7 @@ func (a *app) followBake(ctx context.Context, b bake.Bake) (bake.Bake, error) {
 		if err := a.client.Delete(end, "/v1/bakes/"+b.Name, nil); err != nil {
 			return b, err
 		}
-		if err := wait(end, look(end)); err != nil {
+		if err := a.wait(end, look(end)); err != nil {
 			return b, err
 		}
 		return b, context.Canceled
@@ -174,7 +174,7 @@ func (c *bakeDropCmd) Run(ctx context.Context, a *app) error {
 		return err
 	}
 	p := a.progress()
-	err := wait(ctx, func() (bool, error) {
+	err := a.wait(ctx, func() (bool, error) {
 		got, err := client.One[bake.Bake](ctx, a.client, "bakes", c.Name)
 		if err != nil {
 			return false, unlessDown(p, err)

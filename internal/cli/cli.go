@@ -49,6 +49,7 @@ type root struct {
 	Runs     runCmd      `cmd:"" name:"run" aliases:"runs" help:"Start, follow and decide runs of the pipeline: gates, manual suites, results."`
 	Why      whyCmd      `cmd:"" help:"Say why something waits."`
 	Events   eventsCmd   `cmd:"" help:"Say what happened: to everything, to one object, or in one operation."`
+	Watch    watchCmd    `cmd:"" help:"Print what changes, as it changes, until Ctrl-C. For example: dayfly watch --kinds environment,run"`
 	Sweep    sweepCmd    `cmd:"" help:"Find, and remove, what belongs to nothing."`
 	Audit    auditCmd    `cmd:"" help:"Say who did what, when, from where and with which result."`
 	Token    tokenCmd    `cmd:"" help:"Make, list and revoke tokens for the API."`

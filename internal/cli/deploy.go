@@ -50,7 +50,7 @@ func (c *deployCmd) Run(ctx context.Context, a *app) error {
 func (a *app) follow(ctx context.Context, e environment.Environment) (environment.Environment, error) {
 	p := a.progress()
 	name, before := e.Name, e.Serving
-	err := wait(ctx, func() (bool, error) {
+	err := a.wait(ctx, func() (bool, error) {
 		got, err := client.One[environment.Environment](ctx, a.client, "environments", name)
 		if err != nil {
 			return false, unlessDown(p, err)
@@ -204,7 +204,7 @@ func (a *app) destroy(ctx context.Context, name string) error {
 		return err
 	}
 	p := a.progress()
-	return wait(ctx, func() (bool, error) {
+	return a.wait(ctx, func() (bool, error) {
 		e, err := client.One[environment.Environment](ctx, a.client, "environments", name)
 		switch {
 		case fault.KindOf(err) == fault.NotFound || (err == nil && e.Phase == environment.Gone):

@@ -53,7 +53,7 @@ func (releaseListCmd) Run(ctx context.Context, a *app) error {
 }
 
 type whyCmd struct {
-	Object string `arg:"" optional:"" help:"An environment, generation, bake, run or foundation; default all that waits."`
+	Object string `arg:"" optional:"" help:"A bake, image, environment, generation, foundation, run, fleet or instance, by its name, KIND/NAME or id; default all that waits."`
 }
 
 func (c *whyCmd) Run(ctx context.Context, a *app) error {

@@ -5,7 +5,10 @@ import (
 	"fmt"
 	"io"
 	"sync"
+	"sync/atomic"
 	"time"
+
+	"github.com/dayfly-infra/dayfly/internal/client"
 )
 
 // progress prints a line whenever the state of something changes, with the
@@ -38,19 +41,52 @@ func (p *progress) say(line string) {
 	fmt.Fprintf(p.w, "%6.1fs  %s\n", now.Sub(p.start).Seconds(), line)
 }
 
-// wait calls f until it is done, every 150 ms.
-func wait(ctx context.Context, f func() (done bool, err error)) error {
-	t := time.NewTicker(150 * time.Millisecond)
-	defer t.Stop()
+// How often wait looks without a watch, with one, and at most.
+const (
+	blind   = 150 * time.Millisecond
+	sighted = 2 * time.Second
+	settle  = 50 * time.Millisecond
+)
+
+// wait calls f until it is done: whenever the server says that something has
+// changed, and now and then in any case.
+func (a *app) wait(ctx context.Context, f func() (done bool, err error)) error {
+	ctx, cancel := context.WithCancel(ctx)
+	wakes, done := make(chan struct{}, 1), make(chan struct{})
+	var live atomic.Bool
+	go func() {
+		defer close(done)
+		// Without it, as with a server that is down, wait looks by itself.
+		_ = a.client.Watch(ctx, nil, client.Now, func(client.Event) error {
+			live.Store(true)
+			select {
+			case wakes <- struct{}{}:
+			default:
+			}
+			return nil
+		})
+		live.Store(false)
+	}()
+	defer func() { cancel(); <-done }()
 	for {
-		done, err := f()
-		if done || err != nil {
+		ok, err := f()
+		if ok || err != nil {
 			return err
+		}
+		next := blind
+		if live.Load() {
+			next = sighted
 		}
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
-		case <-t.C:
+		case <-time.After(next):
+		case <-wakes:
+			select { // what changes together is looked at once
+			case <-ctx.Done():
+				return ctx.Err()
+			case <-time.After(settle):
+			}
 		}
 	}
 }

@@ -46,7 +46,7 @@ func (a *app) wentBack(ctx context.Context, e environment.Environment) (environm
 	}
 	p := a.progress()
 	name := e.Name
-	err := wait(ctx, func() (bool, error) {
+	err := a.wait(ctx, func() (bool, error) {
 		got, err := client.One[environment.Environment](ctx, a.client, "environments", name)
 		if err != nil {
 			return false, unlessDown(p, err)

@@ -251,7 +251,7 @@ type runLogsCmd struct {
 
 func (c *runLogsCmd) Run(ctx context.Context, a *app) error {
 	shown := ""
-	return wait(ctx, func() (bool, error) {
+	return a.wait(ctx, func() (bool, error) {
 		// The suite before its log: when it has ended, its log is complete.
 		r, err := client.One[pipeline.Run](ctx, a.client, "runs", c.Name)
 		if err != nil {

@@ -88,7 +88,7 @@ func (a *app) followRun(ctx context.Context, r pipeline.Run, own bool) (pipeline
 			return false, nil
 		}
 	}
-	err := wait(ctx, look(ctx))
+	err := a.wait(ctx, look(ctx))
 	if errors.Is(err, context.Canceled) && own {
 		fmt.Fprintf(a.err, "interrupted; canceling %s\n", name)
 		end, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
@@ -96,7 +96,7 @@ func (a *app) followRun(ctx context.Context, r pipeline.Run, own bool) (pipeline
 		if err := a.client.Delete(end, "/v1/runs/"+name, nil); err != nil {
 			return r, err
 		}
-		if err := wait(end, look(end)); err != nil {
+		if err := a.wait(end, look(end)); err != nil {
 			return r, err
 		}
 		return r, context.Canceled

@@ -12,13 +12,11 @@ import (
 
 	"github.com/dayfly-infra/dayfly/internal/access"
 	"github.com/dayfly-infra/dayfly/internal/bake"
-	"github.com/dayfly-infra/dayfly/internal/blocker"
 	"github.com/dayfly-infra/dayfly/internal/blueprint"
 	"github.com/dayfly-infra/dayfly/internal/cloud"
 	"github.com/dayfly-infra/dayfly/internal/environment"
 	"github.com/dayfly-infra/dayfly/internal/fault"
 	"github.com/dayfly-infra/dayfly/internal/image"
-	"github.com/dayfly-infra/dayfly/internal/instance"
 	"github.com/dayfly-infra/dayfly/internal/pipeline"
 	"github.com/dayfly-infra/dayfly/internal/reconcile"
 	"github.com/dayfly-infra/dayfly/internal/release"
@@ -353,48 +351,6 @@ func each[T any](ctx context.Context, c *Control, kind string, f func(T)) error 
 		f(v)
 	}
 	return err
-}
-
-// Why implements server.Backend.
-func (c *Control) Why(ctx context.Context, object string) ([]server.Reason, error) {
-	out := append([]server.Reason{}, c.whyFull()...)
-	now := c.clock.Now()
-	add := func(kind, name, phase string, b *blocker.Blocker, failure string) {
-		id := kind + "/" + name
-		if object != "" && object != id && object != name {
-			return
-		}
-		switch {
-		case b != nil:
-			out = append(out, server.Reason{Object: id, Phase: phase, Sentence: b.Sentence(now)})
-		case object != "" && failure != "":
-			out = append(out, server.Reason{Object: id, Phase: phase, Sentence: failure})
-		case object != "":
-			out = append(out, server.Reason{Object: id, Phase: phase, Sentence: "it waits for nothing"})
-		}
-	}
-	err := errors.Join(
-		each(ctx, c, bake.Kind, func(b bake.Bake) { add(bake.Kind, b.Name, string(b.Step), b.Blocker, b.Error) }),
-		each(ctx, c, environment.FoundationKind, func(f environment.Foundation) {
-			add(environment.FoundationKind, f.Name, string(f.Phase), f.Blocker, f.Error)
-		}),
-		each(ctx, c, environment.Kind, func(e environment.Environment) {
-			add(environment.Kind, e.Name, string(e.Phase), e.Blocker, e.Error)
-		}),
-		each(ctx, c, environment.GenerationKind, func(g environment.Generation) {
-			add(environment.GenerationKind, environment.GenerationName(g.Environment, g.Number), string(g.Phase), g.Blocker, g.Error)
-		}),
-		each(ctx, c, instance.FleetKind, func(f instance.Fleet) {
-			if f.Blocker != nil || object != "" {
-				add(instance.FleetKind, f.Name, fmt.Sprintf("%d of %d serve", f.Serving, f.Size), f.Blocker, "")
-			}
-		}),
-		each(ctx, c, pipeline.Kind, func(r pipeline.Run) { add(pipeline.Kind, r.Name, string(r.Phase), r.Blocker, r.Error) }),
-	)
-	if err == nil && object != "" && len(out) == 0 {
-		err = &fault.Error{Kind: fault.NotFound, Object: object, Message: "nothing has this name", Hint: "dayfly env list, dayfly run list"}
-	}
-	return out, err
 }
 
 // Status implements server.Backend.
