@@ -66,6 +66,9 @@ func render(r *record, dir, user, group string) *files {
 	p("  retries 3")
 	p("  option redispatch 1")
 	p("  option dontlognull")
+	// A successor takes over often here: an idle connection ends with its next
+	// answer, since a client that is just sending on it would see an error.
+	p("  option idle-close-on-response")
 	p("")
 	p("backend %s\n  mode http\n  http-request return status 503 content-type text/html string \"<html><head><title>503 Service Temporarily Unavailable</title></head></html>\"", noneHTTP)
 	p("backend %s\n  mode tcp\n  tcp-request content reject", noneTCP)

@@ -1,0 +1,112 @@
+package e2e
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+)
+
+// TestDeploysUnderLoad moves real traffic between generations while requests
+// come at a constant rate: what is planned fails none of them.
+func TestDeploysUnderLoad(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes minutes")
+	}
+	if os.Geteuid() != 0 {
+		t.Skip("real instances need root")
+	}
+	w := setup(t)
+	w.edit(t, "dayfly.yaml", "small: { size: 3, lease: 2h }", "small: { size: 3, lease: standing, replace: { strategy: blue-green, steps: [10, 50, 100], pause: 3s, check: deploy/check }, soak: 8s }")
+	check := "#!/bin/sh\nset -eu\ncurl -fsS -X POST -d '{\"item\": \"lamp\", \"count\": 1}' http://127.0.0.1:8080/orders\n"
+	if err := os.WriteFile(filepath.Join(w.shop, "deploy/check"), []byte(check), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	w.must(t, "deploy", w.shop, "small")
+	w.serves(t, "1.0.0")
+	settled := func() { t.Helper(); w.until(t, time.Minute, w.alone(t)) }
+	settled()
+	l := startLoad(t, w.show(t).Address, 100)
+	ended := sync.OnceFunc(func() { t.Log(l.end()) })
+	defer ended()
+	none := func(what string, since time.Time) {
+		t.Helper()
+		if bad := l.since(since); len(bad) > 0 {
+			t.Errorf("%d requests failed while %s:\n  %s", len(bad), what, strings.Join(bad[:min(5, len(bad))], "\n  "))
+		}
+	}
+
+	begun := time.Now()
+	w.release(t, "1.1.0", "true", true)
+	w.must(t, "deploy", w.shop, "small")
+	settled()
+	w.serves(t, "1.1.0")
+	none("a good release was deployed", begun)
+	t.Logf("a good release: %s until the old generation is gone", time.Since(begun).Round(time.Second))
+
+	// Within the soak going back is a switch.
+	begun = time.Now()
+	w.edit(t, "dayfly.yaml", "soak: 8s", "soak: 5m")
+	w.release(t, "1.2.0", "true", true)
+	w.must(t, "deploy", w.shop, "small")
+	w.serves(t, "1.2.0")
+	clicked := time.Now()
+	w.must(t, "rollback", "shop-small", "--why", "orders are slow")
+	took := time.Since(clicked)
+	w.serves(t, "1.1.0")
+	t.Logf("all traffic is back after %s", took.Round(time.Millisecond))
+	if took > 2*time.Second {
+		t.Errorf("going back took %s", took)
+	}
+	none("somebody went back", begun)
+
+	// A release that starts and takes no orders: a tenth of the requests meets it
+	// until the check has said so.
+	w.until(t, 2*time.Minute, w.alone(t))
+	w.release(t, "1.3.0", "rm -rf /srv/shop/data; touch /srv/shop/data", true)
+	before := time.Now()
+	out, err := w.try("deploy", w.shop, "small")
+	if err == nil || !strings.Contains(out, "its check deploy/check ended with Failed") {
+		t.Fatalf("the deploy of a bad release ended with %v: %s", err, out)
+	}
+	// What was sent to it before ends.
+	time.Sleep(slowly + time.Second)
+	back := time.Now()
+	w.serves(t, "1.1.0")
+	met := len(l.since(before))
+	settled()
+	none("a bad release was left", back)
+	t.Logf("%d requests met the bad release", met)
+	if met > 60 {
+		t.Errorf("%d requests met the bad release: more than a tenth of those of a few seconds", met)
+	}
+	ended()
+	w.must(t, "env", "destroy", "shop-small")
+}
+
+// alone tells that one generation serves and nothing else is there.
+func (w *world) alone(t *testing.T) func() error {
+	return func() error {
+		var v struct {
+			Environment struct{ Shift *struct{} }
+			Generations []struct {
+				Number int
+				Phase  string
+			}
+		}
+		w.json(t, &v, "env", "show", "shop-small")
+		live := 0
+		for _, g := range v.Generations {
+			if g.Phase != "gone" {
+				live++
+			}
+		}
+		if v.Environment.Shift != nil || live != 1 {
+			return fmt.Errorf("%+v", v)
+		}
+		return nil
+	}
+}
