@@ -71,7 +71,7 @@ var meanings = map[string]string{
 	"environments.NAME.replace.max_latency":    "Refused in this version, for the same reason.",
 	"environments.NAME.replace.rollback":       "`auto`: what fails goes back by itself; `manual`: it waits for `dayfly rollback`.",
 	"environments.NAME.soak":                   "What served before stays so long after all traffic has moved; going back is then a switch of traffic.",
-	"environments.NAME.image":                  "A channel. Read and not used yet: a deploy takes the image of the blueprint's own inputs.",
+	"environments.NAME.image":                  "A channel of this blueprint, such as `shop/stable`: a deploy takes the image that it points to. Without it, or with `shop/candidate`, it takes the image of the blueprint's own inputs, and bakes it at need.",
 	"environments.NAME.parameters":             "Values for both templates' parameters, where they have them.",
 	"runs":                                     "What holds for every run of the pipeline.",
 	"runs.team":                                "Whose share of the server's quota of instances a run takes. Default: the blueprint's name.",

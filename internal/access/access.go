@@ -50,6 +50,7 @@ var Needs = map[string]Role{
 	"list-fleets":       Viewer,
 	"list-events":       Viewer,
 	"diff-images":       Viewer,
+	"get-lineage":       Viewer,
 	"get-report":        Viewer,
 	"get-sbom":          Viewer,
 
@@ -60,6 +61,7 @@ var Needs = map[string]Role{
 	"deploy":              Deployer,
 	"destroy-environment": Deployer,
 	"roll-back":           Deployer,
+	"promote-image":       Deployer,
 	"start-run":           Deployer,
 	"cancel-run":          Deployer,
 	"decide-gate":         Viewer, // the gate says who may, by name or group

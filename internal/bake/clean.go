@@ -165,10 +165,12 @@ func (l *Loop) finish(ctx context.Context, b Bake) error {
 	}
 	cur.Image = cur.Name
 	channel := cur.Blueprint + "/candidate"
-	_, chVersion, err := store.Get[image.Channel](ctx, l.Store, image.ChannelKind, channel)
+	ch, chVersion, err := store.Get[image.Channel](ctx, l.Store, image.ChannelKind, channel)
 	if err != nil && !errors.Is(err, store.ErrNotFound) {
 		return err
 	}
+	ch.Name = channel
+	ch.Move(image.Move{Image: cur.Image, At: now, By: "bake/" + cur.Name})
 	_, imVersion, err := store.Get[image.Image](ctx, l.Store, image.Kind, cur.Image)
 	if err != nil && !errors.Is(err, store.ErrNotFound) {
 		return err
@@ -179,5 +181,5 @@ func (l *Loop) finish(ctx context.Context, b Bake) error {
 			Name: cur.Image, Blueprint: cur.Blueprint, Inputs: cur.Inputs, AMI: cur.AMI, Parent: cur.Base, State: image.Candidate,
 			Role: bp.Image.Role, Created: now, Bake: cur.Name, Checks: cur.Checks, Canaries: cur.Canaries, By: cur.By, Base: bp.Image.Base, Resumed: cur.From, Tries: cur.Try, Hands: cur.Hands, Report: cur.report(), Inventory: cur.results() + verify.Inventory, SBOM: cur.results() + verify.SBOM, Seconds: now.Sub(cur.Created).Seconds(),
 		}),
-		store.Put(image.ChannelKind, channel, chVersion, image.Channel{Name: channel, Image: cur.Image, Moved: now, By: "bake/" + cur.Name}))
+		store.Put(image.ChannelKind, channel, chVersion, ch))
 }

@@ -211,6 +211,9 @@ func (r *reader) environments(o *object) map[string]Environment {
 			Parameters: e.parameters("parameters"),
 		}
 		one := out[k]
+		if ch, ok := strings.CutPrefix(one.Image, o.string("name", "")+"/"); one.Image != "" && (!ok || !nameForm.MatchString(ch)) {
+			r.problem(e.position("image"), "such as: image: "+o.string("name", "shop")+"/stable", "environments.%s.image must be a channel of this blueprint", k)
+		}
 		if one.Lease = day; !one.Standing {
 			one.Lease = e.duration("lease", day, time.Minute, maxLease)
 		}

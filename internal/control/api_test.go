@@ -192,7 +192,7 @@ func TestDocument(t *testing.T) {
 			case "quarantine-image/quarantined":
 				return i%2 == 0
 			}
-			return map[string]any{"files": w.files, "purpose": "dev", "minutes": 300, "command": "ls", "why": "to see"}[name]
+			return map[string]any{"files": w.files, "purpose": "dev", "minutes": 300, "command": "ls", "channel": "stable", "why": "to see"}[name]
 		}
 		done := map[string]bool{}
 		a.each(func(path string, op *huma.Operation) {

@@ -124,12 +124,17 @@ func (c *Control) Deploy(ctx context.Context, d server.Deploy) (environment.Envi
 	if _, _, err := c.admit(ctx, d.Name, b.Name); err != nil { // before anything costs
 		return zero, err
 	}
-	bk, err := c.bakes.Start(ctx, b, fsys, d.Files, by)
-	if err != nil {
+	change := &environment.Change{Files: d.Files, Size: d.Size, By: by, Asked: c.clock.Now()}
+	if change.Image, err = c.followed(ctx, b.Name, want.Image); err != nil {
 		return zero, err
 	}
-	now := c.clock.Now()
-	change := &environment.Change{Files: d.Files, Bake: bk.Name, Size: d.Size, By: by, Asked: now}
+	if change.Image == "" {
+		bk, err := c.bakes.Start(ctx, b, fsys, d.Files, by)
+		if err != nil {
+			return zero, err
+		}
+		change.Bake = bk.Name
+	}
 	for range 20 {
 		e, version, err := c.admit(ctx, d.Name, b.Name)
 		if err != nil {

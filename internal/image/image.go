@@ -66,5 +66,8 @@ type Channel struct {
 	Image string    `json:"image"`
 	Moved time.Time `json:"moved"`
 	By    string    `json:"by"`
+	Why   string    `json:"why,omitempty"`
 	Op    string    `json:"op,omitempty"` // the operation that it is part of, as in logs and events
+	// Before is where it pointed before, the latest first.
+	Before []Move `json:"before,omitempty"`
 }

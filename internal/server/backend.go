@@ -31,6 +31,8 @@ type Backend interface {
 	Runs
 	DeleteImage(ctx context.Context, name string) error
 	Quarantine(ctx context.Context, name string, q Quarantine) (image.Image, error)
+	Promote(ctx context.Context, name string, p Promote) (image.Channel, error)
+	Lineage(ctx context.Context, name string) (Lineage, error)
 	SBOM(ctx context.Context, name string) ([]byte, error)
 	ImageDiff(ctx context.Context, a, b string) (ImageDiff, error)
 	Report(ctx context.Context, name string) ([]byte, error)
@@ -58,6 +60,35 @@ type Deploy struct {
 	Size    int    `json:"size,omitempty" doc:"instances, default the blueprint's" minimum:"0" maximum:"1000"`
 
 	Untested bool `json:"untested,omitempty" doc:"deploy past the pipeline whose stage deploys this environment"`
+}
+
+// Promote points a channel to an image.
+type Promote struct {
+	Channel string `json:"channel" doc:"such as stable; with the blueprint's name before it or without" minLength:"1" maxLength:"70"`
+	Why     string `json:"why" minLength:"1" maxLength:"500"`
+}
+
+// Lineage is what an image comes from, what was made from it, and who runs it.
+type Lineage struct {
+	Image    string   `json:"image"`
+	State    string   `json:"state"`
+	Base     string   `json:"base,omitempty" doc:"as the blueprint names it"`
+	AMI      string   `json:"ami"`
+	Parent   string   `json:"parent" doc:"AMI of the base"`
+	Parents  []string `json:"parents" doc:"images of ours among its ancestors, the nearest first"`
+	Children []string `json:"children" doc:"images that were baked from it"`
+	Channels []string `json:"channels" doc:"that point to it"`
+	Was      []string `json:"was" doc:"channels that pointed to it before"`
+	Runs     []Runner `json:"runs" doc:"generations that are made from it and not gone"`
+	GoBack   []string `json:"go_back" doc:"environments that remember it as good"`
+}
+
+// Runner is a generation that runs an image.
+type Runner struct {
+	Environment string `json:"environment"`
+	Generation  int    `json:"generation"`
+	Phase       string `json:"phase"`
+	Size        int    `json:"size"`
 }
 
 // Rollback asks an environment to go back to what served before.

@@ -24,6 +24,15 @@ func (s *Server) images() {
 	}) (*out[image.Image], error) {
 		return answer(b.Quarantine(ctx, in.Name, in.Body))
 	})
+	post(s, "promote-image", "/v1/images/{name}/promote", "Point a channel to an image", func(ctx context.Context, in *struct {
+		Name string `path:"name" maxLength:"120" pattern:"^[!-~]+$"`
+		Body Promote
+	}) (*out[image.Channel], error) {
+		return answer(b.Promote(ctx, in.Name, in.Body))
+	})
+	get(s, "get-lineage", "/v1/images/{name}/lineage", "What an image comes from, what was made from it, and who runs it", func(ctx context.Context, in *named) (*out[Lineage], error) {
+		return answer(b.Lineage(ctx, in.Name))
+	})
 	get(s, "diff-images", "/v1/images/{name}/diff", "What differs between two images", func(ctx context.Context, in *struct {
 		Name string `path:"name" maxLength:"120" pattern:"^[!-~]+$"`
 		To   string `query:"to" required:"true" maxLength:"120" doc:"the other image"`
