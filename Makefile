@@ -3,7 +3,7 @@ VERSION ?= $(shell git describe --always --dirty 2>/dev/null || echo dev)
 LDFLAGS  = -s -w -X main.version=$(VERSION)
 GO      ?= go
 
-.PHONY: all build deps demo bench test check fmt clean crash
+.PHONY: all build deps demo bench test check fmt clean crash console test-browser
 
 all: build
 
@@ -38,6 +38,16 @@ test: deps build
 crash: build
 	$(GO) build -buildvcs=false -o build/crash ./crash
 	build/crash -every $(or $(EVERY),1)
+
+# The console's pages, out of web/ into internal/web/dist, which is committed:
+# nobody needs node to build Dayfly.
+console:
+	scripts/console.sh
+
+# The console in Debian's Chromium on a real server; screenshots into build/console.
+test-browser: build
+	scripts/console.sh check
+	go test -count=1 -v ./e2e/browser
 
 # Fast, for every commit.
 check:

@@ -113,4 +113,6 @@ require (
 	modernc.org/memory v1.12.1 // indirect
 )
 
+ignore ./web/node_modules
+
 tool honnef.co/go/tools/cmd/staticcheck

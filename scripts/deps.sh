@@ -20,6 +20,13 @@ if [ "${1:-}" = test ]; then
     # The tests start a server of their own; Debian's need not run.
     ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || missing="$missing postgresql"
 fi
+if [ "${1:-}" = test ] || [ "${1:-}" = browser ]; then
+    # A browser for the console's tests, and what drives it.
+    need chromium chromium
+    need node nodejs
+    need npm npm
+    ls /usr/share/fonts/truetype/*/* >/dev/null 2>&1 || missing="$missing fonts-liberation"
+fi
 if [ "${1:-}" = bench ]; then
     # The benchmark's peers. Another docker may be in PATH: Debian's is meant.
     [ -e /usr/sbin/dockerd ] && [ -e /usr/bin/docker ] || missing="$missing docker.io"

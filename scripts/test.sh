@@ -21,6 +21,8 @@ if [ "$(id -u)" != 0 ]; then
     echo "not root: the tests on real namespaces, instances and balancers were NOT run" >&2
     exit 1
 fi
+echo "== the console's pages are what their sources give"
+scripts/console.sh check
 echo "== real namespaces, instances, balancers"
 go test -count=1 -timeout 20m -p 1 ./...
 echo "== the demo, small, on the real binaries"

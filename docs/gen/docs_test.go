@@ -24,7 +24,7 @@ func documents(t *testing.T) map[string]string {
 		if err != nil {
 			return err
 		}
-		if n := d.Name(); d.IsDir() && p != root && (strings.HasPrefix(n, ".") || n == "bin" || n == "build" || n == "testdata") {
+		if n := d.Name(); d.IsDir() && p != root && (strings.HasPrefix(n, ".") || n == "bin" || n == "build" || n == "testdata" || n == "node_modules") {
 			return fs.SkipDir
 		}
 		if d.IsDir() || !strings.HasSuffix(p, ".md") {

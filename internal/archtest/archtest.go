@@ -34,7 +34,7 @@ type Layer struct {
 var Layers = []Layer{
 	{"entry", []string{"cmd/dayfly", "docs/gen"}},
 	{"shells", []string{"internal/cli", "internal/control"}},
-	{"surfaces", []string{"internal/server", "internal/client", "internal/chronicle"}},
+	{"surfaces", []string{"internal/server", "internal/client", "internal/chronicle", "internal/web"}},
 	{"verbs", []string{"internal/bake", "internal/rollout", "internal/heal", "internal/expire", "internal/advance", "internal/sweep"}},
 	{"machinery", []string{"internal/reconcile", "internal/resolve", "internal/puppet", "internal/verify", "internal/seal", "internal/shell", "internal/handoff", "internal/identity", "internal/manifest", "internal/token", "internal/audit"}},
 	{"adapters", []string{"internal/store/...", "internal/cloud", "internal/cloud/limiter", "internal/box/..."}},
@@ -86,6 +86,7 @@ var Rules = []Rule{
 	// It runs on the company's CA, without Dayfly and with a role that may only look.
 	{Name: "autosign knows claims alone", Of: []string{"internal/autosign", "cmd/dayfly-autosign"}, Deny: []string{ours}, Except: []string{"internal/autosign", "internal/puppet", "internal/handoff", "internal/shell"}, Deep: true},
 	{Name: "the API does not know the cloud", Of: []string{"internal/server"}, Deny: []string{"internal/cloud/...", "internal/store/sqlite", "internal/store/postgres", "internal/control"}},
+	{Name: "the console is pages before an API", Of: []string{"internal/web"}, Deny: []string{ours}},
 	{Name: "the client knows errors alone", Of: []string{"internal/client"}, Deny: []string{ours}, Except: layer("ground")},
 	{Name: "the command line asks the server", Of: []string{"internal/cli"}, Deny: []string{"internal/cloud/...", "internal/store/...", "internal/box/...", "internal/rollout", "internal/advance", "internal/expire", "internal/resolve"}},
 	{Name: "the region is reached over its endpoint alone", Of: []string{"..."}, But: []string{"internal/region/...", "internal/cli", "cmd/dayfly-guest"}, Deny: []string{"internal/region/..."}},

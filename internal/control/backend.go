@@ -364,7 +364,7 @@ func (c *Control) Status(ctx context.Context) (server.Status, error) {
 	if err != nil {
 		return server.Status{}, err
 	}
-	return server.Status{Version: c.cfg.Version, PID: os.Getpid(), Account: account, Region: c.cloud.Region(), Endpoint: os.Getenv("AWS_ENDPOINT_URL"), Owner: c.cloud.Owner(), Active: c.Active()}, nil
+	return server.Status{Version: c.cfg.Version, PID: os.Getpid(), Account: account, Region: c.cloud.Region(), Endpoint: os.Getenv("AWS_ENDPOINT_URL"), Owner: c.cloud.Owner(), Active: c.Active(), Console: c.console}, nil
 }
 
 // Active implements server.Backend.

@@ -33,6 +33,17 @@ func (a address) address() string {
 	return a.Addr().String()
 }
 
+// url is what a browser opens.
+func (a address) url(l Listen) string {
+	if a.Listener == nil {
+		return ""
+	}
+	if l.Cert != "" {
+		return "https://" + a.Addr().String()
+	}
+	return "http://" + a.Addr().String()
+}
+
 // open opens the address. What is not on loopback alone demands TLS.
 func (l Listen) open(log *slog.Logger) (address, error) {
 	if l.Address == "" {
@@ -121,9 +132,9 @@ const grace = 10 * time.Second
 
 // serve answers on both listeners until ctx ends: then streams are closed, and
 // requests that are under way come to their end.
-func serve(ctx context.Context, log *slog.Logger, api *server.Server, l net.Listener, tcp address) error {
+func serve(ctx context.Context, log *slog.Logger, api *server.Server, pages http.Handler, l net.Listener, tcp address) error {
 	h := &http.Server{
-		Handler: api, ConnContext: server.ConnContext, BaseContext: func(net.Listener) context.Context { return context.WithoutCancel(ctx) },
+		Handler: pages, ConnContext: server.ConnContext, BaseContext: func(net.Listener) context.Context { return context.WithoutCancel(ctx) },
 		ReadHeaderTimeout: 10 * time.Second, ReadTimeout: 2 * time.Minute, WriteTimeout: 2 * time.Minute, IdleTimeout: time.Minute, MaxHeaderBytes: 32 << 10,
 		ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelDebug),
 	}

@@ -45,6 +45,7 @@ import (
 	"github.com/dayfly-infra/dayfly/internal/store/cached"
 	"github.com/dayfly-infra/dayfly/internal/sweep"
 	"github.com/dayfly-infra/dayfly/internal/template"
+	"github.com/dayfly-infra/dayfly/internal/web"
 )
 
 // Config of a server.
@@ -89,6 +90,11 @@ func Run(ctx context.Context, cfg Config) error {
 		return err
 	}
 	api := server.New(server.Config{Backend: c, Store: c.store, Clock: c.clock, Log: cfg.Log, Version: cfg.Version})
+	pages, err := web.New(api)
+	if err != nil {
+		return err
+	}
+	c.console = tcp.url(cfg.Listen)
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
 	var wg sync.WaitGroup
@@ -100,7 +106,7 @@ func Run(ctx context.Context, cfg Config) error {
 	wg.Go(func() { c.sweepNowAndThen(ctx) })
 	wg.Go(func() { c.tidyNowAndThen(ctx, api) })
 	cfg.Log.Info("the server runs", "socket", l.Addr().String(), "listen", tcp.address(), "region", c.cloud.Region(), "owner", c.cloud.Owner())
-	err = serve(ctx, cfg.Log, api, l, tcp)
+	err = serve(ctx, cfg.Log, api, pages, l, tcp)
 	stop()
 	wg.Wait()
 	return err
@@ -143,6 +149,7 @@ func (c *Control) orphans(ctx context.Context, r sweep.Report) {
 
 // Control is a server that is wired and not running yet.
 type Control struct {
+	console   string // where a browser finds it; "" = nowhere
 	cfg       Config
 	store     store.Store
 	chronicle *chronicle.Store

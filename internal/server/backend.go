@@ -132,6 +132,7 @@ type Status struct {
 	Endpoint string `json:"endpoint,omitempty"`
 	Owner    string `json:"owner"`
 	Active   bool   `json:"active" doc:"this process owns the work"`
+	Console  string `json:"console,omitempty" doc:"where a browser finds the console, where this server listens for browsers"`
 }
 
 // StartBake asks for a blueprint's image.

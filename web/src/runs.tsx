@@ -1,0 +1,102 @@
+import { useEffect, useMemo, useState } from "react";
+import { ask, encode, type Run, type Suite } from "./api";
+import { may } from "./app";
+import { Action, Badge, Blocked } from "./parts";
+import { useKind } from "./records";
+import { Link } from "./route";
+import { ago, moment, plural, span, useNow } from "./words";
+
+const over = (t: string | undefined) => Boolean(t) && !t!.startsWith("0001");
+const suites = (r: Run) => r.suites ?? [];
+export const ok = (s: Suite) => !s.error && s.failed === 0 && s.passed > 0 && over(s.ended);
+const state = (s: Suite) => (over(s.ended) ? (ok(s) ? "passed" : "failed") : s.phase);
+const runState = (r: Run) => (r.phase === "done" ? (r.passed ? "passed" : "failed") : r.phase);
+
+/** What failed first, what is under way next, what passed last. */
+const rank: Record<string, number> = { failed: 0, running: 1, pending: 2, ending: 3, passed: 4 };
+const first = (a: Suite, b: Suite) => (rank[state(a)] ?? 2) - (rank[state(b)] ?? 2) || a.name.localeCompare(b.name);
+
+export function Runs() {
+  const all = useKind("run");
+  const now = useNow();
+  const list = useMemo(() => [...all.values()].sort((a, b) => b.created.localeCompare(a.created)), [all]);
+  if (list.length === 0) return <div className="empty"><p>There was no run yet. One command runs all suites of a blueprint side by side, each in an environment of its own.</p><pre><code>dayfly test shop</code></pre></div>;
+  return (
+    <div className="scroll" tabIndex={0} role="region" aria-label="Runs">
+      <table>
+        <thead><tr><th>Run</th><th>State</th><th>Suites</th><th>Release</th><th>By</th><th>Begun</th><th className="num">Took</th></tr></thead>
+        <tbody>
+          {list.map((r) => (
+            <tr key={r.name}>
+              <td><Link to={`/runs/${encode(r.name)}`}>{r.name}</Link></td>
+              <td><Badge>{runState(r)}</Badge></td>
+              <td>{suites(r).filter(ok).length} of {suites(r).length} passed</td>
+              <td>{r.release ?? ""}</td>
+              <td>{r.by}</td>
+              <td><time dateTime={r.created} title={moment(r.created)}>{ago(r.created, now)}</time></td>
+              <td className="num">{span((over(r.ended) ? Date.parse(r.ended!) : now) - Date.parse(r.created))}</td>
+            </tr>
+          ))}
+        </tbody>
+      </table>
+    </div>
+  );
+}
+
+export function RunPage({ name }: { name: string }) {
+  const r = useKind("run").get(name);
+  const now = useNow();
+  if (!r) return <p className="quiet">There is no run {name}. <Link to="/runs">All runs</Link></p>;
+  const list = [...suites(r)].sort(first);
+  const done = list.filter((s) => over(s.ended)).length;
+  return (
+    <>
+      <p className="lead"><Badge>{runState(r)}</Badge> {done} of {plural(list.length, "suite")} ended, {list.filter((s) => over(s.ended) && !ok(s)).length} failed · {over(r.ended) ? `took ${span(Date.parse(r.ended!) - Date.parse(r.created))}` : `for ${span(now - Date.parse(r.created))}`}</p>
+      {!over(r.ended) && <progress max={list.length} value={done} aria-label="suites that ended" />}
+      {r.blocker && <Blocked blocker={r.blocker} />}
+      {r.error && <p className="bad">{r.error}</p>}
+      {may("deployer") && !over(r.ended) && <div className="bar"><Action label="Cancel" confirm={`End ${name} and all that it launched?`} does={() => ask(`/v1/runs/${encode(name)}`, "DELETE")} /></div>}
+      <dl className="pairs">
+        <div><dt>Image</dt><dd>{r.image ? <Link to={`/images/${encode(r.image)}`}>{r.image}</Link> : "not yet"}</dd></div>
+        <div><dt>Release</dt><dd>{r.release || "not yet"}</dd></div>
+        <div><dt>By</dt><dd>{r.by}</dd></div>
+        <div><dt>Begun</dt><dd>{moment(r.created)}</dd></div>
+      </dl>
+      <h2>Suites</h2>
+      <ul className="suites">
+        {list.map((s) => <SuiteRow key={s.name} run={name} suite={s} now={now} />)}
+      </ul>
+    </>
+  );
+}
+
+function SuiteRow({ run, suite: s, now }: { run: string; suite: Suite; now: number }) {
+  const [open, setOpen] = useState(false);
+  const [log, setLog] = useState<string>();
+  useEffect(() => {
+    if (!open || log !== undefined) return;
+    ask<string>(`/v1/runs/${encode(run)}/suites/${encode(s.name)}/log.txt`).then(setLog, (e) => setLog(String(e.message)));
+  }, [open]);
+  return (
+    <li className="suite">
+      <h3>{s.name} <Badge>{state(s)}</Badge></h3>
+      <p className="facts">
+        {over(s.ended) ? `${s.passed} passed, ${s.failed} failed${s.skipped ? `, ${s.skipped} skipped` : ""} · ` : ""}
+        {plural(s.size, "instance")} · {over(s.started) ? `took ${span((over(s.ended) ? Date.parse(s.ended!) : now) - Date.parse(s.started!))}` : "not begun"}
+        {s.environment ? <> · <Link to={`/environments/${encode(s.environment)}`}>{s.environment}</Link></> : null}
+      </p>
+      {s.error && <p className="bad">{s.error}</p>}
+      {(s.failures ?? []).length > 0 && (
+        <ul className="failures">
+          {(s.failures ?? []).map((f, n) => <li key={n}><strong>{f.case}</strong> {f.message}</li>)}
+        </ul>
+      )}
+      {over(s.ended) && s.results && (
+        <details onToggle={(e) => setOpen((e.target as HTMLDetailsElement).open)}>
+          <summary>Log of {s.name}</summary>
+          {open && <pre tabIndex={0}>{log ?? "It is being read."}</pre>}
+        </details>
+      )}
+    </li>
+  );
+}

@@ -1,0 +1,217 @@
+// The console in a real browser on a real server. It prints one line per step,
+// and ends with 1 at the first thing that is not as it should be.
+//   node console.mjs URL OUT < {"deployer": "LINK", "viewer": "LINK", "environment": "shop-dev"}
+import { readFileSync, mkdirSync, writeFileSync } from "node:fs";
+import { createRequire } from "node:module";
+import assert from "node:assert/strict";
+import { chromium } from "playwright-core";
+
+const require = createRequire(import.meta.url);
+const axe = readFileSync(require.resolve("axe-core/axe.min.js"), "utf8");
+const [base, out] = process.argv.slice(2);
+const links = JSON.parse(readFileSync(0, "utf8"));
+mkdirSync(out, { recursive: true });
+
+const browser = await chromium.launch({ executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium", args: ["--no-sandbox", "--disable-dev-shm-usage"] });
+const trouble = [];
+
+async function open(options = {}) {
+  const context = await browser.newContext({ viewport: { width: 1280, height: 860 }, colorScheme: "light", ...options });
+  const page = await context.newPage();
+  page.setDefaultTimeout(20000);
+  page.on("console", (m) => m.type() === "error" && !page.refusals && trouble.push(`console: ${m.text()}`));
+  page.on("pageerror", (e) => trouble.push(`page: ${e.message}`));
+  page.on("request", (r) => new URL(r.url()).origin !== base && !r.url().startsWith("data:") && trouble.push(`asks ${r.url()}`));
+  return page;
+}
+
+async function accessible(page, name) {
+  // By the browser's own evaluation: the page's policy allows no foreign script.
+  await page.evaluate(axe);
+  const { violations } = await page.evaluate(() => globalThis.axe.run(document, { runOnly: ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "best-practice"] }));
+  assert.deepEqual(violations.map((v) => `${v.id}: ${v.help}: ${v.nodes.map((n) => n.html).slice(0, 2).join(" ")}`), [], `${name} is not accessible`);
+}
+
+const say = (s) => console.log(s);
+const records = (page, path) => page.evaluate((p) => fetch(p).then((r) => r.json()), path);
+const generation = async (page) => (await records(page, `/v1/environments?name=${links.environment}`)).items[0];
+
+try {
+  // Signed in by a link, whose token is nowhere to be seen afterwards.
+  let page = await open();
+  await page.goto(links.deployer);
+  await page.getByRole("heading", { name: "Environments" }).waitFor();
+  await page.getByRole("link", { name: links.environment, exact: true }).waitFor();
+  assert.ok(!page.url().includes("token"), page.url());
+  assert.equal(await page.evaluate(() => document.cookie), "", "scripts see the cookie");
+  assert.equal(await page.evaluate(() => localStorage.length + sessionStorage.length), 0);
+  say("signed in by a link");
+
+  // One click, and it is counted. The line below tells how it goes, by itself.
+  const before = await generation(page);
+  await page.evaluate(() => {
+    window.clicks = 0;
+    window.reloaded = false;
+    addEventListener("click", () => window.clicks++, true);
+  });
+  const card = page.getByRole("listitem").filter({ has: page.getByRole("link", { name: links.environment, exact: true }) });
+  await card.getByText(/new instances? with the newest release/).waitFor();
+  await card.getByRole("button", { name: "Deploy" }).click();
+  await card.getByText(/of \d+ healthy|release is being resolved|is being baked/).first().waitFor();
+  await page.screenshot({ path: `${out}/deploying.png` });
+  for (let n = 0; ; n++) {
+    const e = await generation(page);
+    if (e.serving > before.serving && e.phase === "serving") break;
+    assert.ok(n < 240, `generation ${before.serving + 1} never served: ${JSON.stringify(e)}`);
+    await page.waitForTimeout(250);
+  }
+  await card.getByText("serving", { exact: false }).first().waitFor();
+  assert.equal(await page.evaluate(() => window.clicks), 1, "clicks from an open console to a running environment");
+  assert.equal(await page.evaluate(() => window.reloaded), false, "the page was loaded again");
+  say("deployed by one click, seen live");
+
+  // Every page, in light and dark and narrow.
+  const environment = await generation(page);
+  const instance = (await records(page, `/v1/instances?prefix=${links.environment}/&limit=500`)).items.find((i) => i.state === "serving");
+  const pages = {
+    environments: "/", environment: `/environments/${links.environment}`, runs: "/runs", images: "/images", image: `/images/${environment.image}`,
+    instance: `/instances/${instance.environment}/${instance.generation}/${instance.id}`, events: "/events", report: "/report", missing: "/runs/nothing",
+  };
+  const run = (await records(page, "/v1/runs")).items[0];
+  if (run) pages.run = `/runs/${run.name}`;
+  for (const [look, options] of Object.entries({ light: {}, dark: { colorScheme: "dark" }, narrow: { viewport: { width: 360, height: 740 }, isMobile: true } })) {
+    const p = await open(options);
+    await p.goto(links.deployer);
+    await p.getByRole("heading", { level: 1 }).waitFor();
+    for (const [name, path] of Object.entries(pages)) {
+      await p.goto(base + path); // an address that can be shared
+      await p.locator("main h1").waitFor();
+      await p.getByText("Loading…").waitFor({ state: "detached" });
+      await p.waitForTimeout(150);
+      await p.screenshot({ path: `${out}/${name}-${look}.png`, fullPage: true });
+      await accessible(p, `${name}, ${look}`);
+      assert.ok(await p.evaluate(() => document.documentElement.scrollWidth <= innerWidth + 1), `${name} is wider than the window, ${look}`);
+    }
+    await p.context().close();
+  }
+  say(`${Object.keys(pages).length} pages are accessible in light, dark and narrow`);
+
+  // By keyboard alone, to an environment and its instance.
+  await page.goto(base + "/");
+  await card.waitFor();
+  await page.keyboard.press("Tab");
+  assert.equal(await page.evaluate(() => document.activeElement.textContent), "Skip to the content");
+  await card.getByRole("link", { name: links.environment, exact: true }).focus();
+  await page.keyboard.press("Enter");
+  await page.getByRole("heading", { level: 1, name: links.environment }).waitFor();
+  assert.equal(await page.evaluate(() => document.activeElement.tagName), "H1", "who reads by ear is told of the new page");
+  say("works by keyboard");
+
+  // A viewer looks and changes nothing; the server says so as well.
+  const viewer = await open();
+  await viewer.goto(links.viewer);
+  await viewer.getByRole("link", { name: links.environment, exact: true }).waitFor();
+  await viewer.waitForTimeout(300);
+  assert.equal(await viewer.getByRole("button", { name: "Deploy" }).count(), 0, "a viewer has a Deploy button");
+  viewer.refusals = true;
+  const refused = await viewer.evaluate((e) => fetch(`/v1/environments/${e}`, { method: "DELETE", headers: { "X-Dayfly-Console": "1" } }).then((r) => r.status), links.environment);
+  assert.equal(refused, 403);
+  const forged = await page.evaluate((e) => fetch(`/v1/environments/${e}`, { method: "DELETE" }).then((r) => r.status), links.environment).catch(() => 403);
+  assert.equal(forged, 403, "a request without the console's header changes something");
+  trouble.splice(0, trouble.length, ...trouble.filter((t) => !t.includes("403")));
+  say("a viewer changes nothing");
+
+  // Out, and not in again with a wrong token.
+  page.refusals = true;
+  await page.getByRole("button", { name: "Sign out" }).click();
+  await page.getByLabel("Token").fill("wrong");
+  await accessible(page, "signing in");
+  await page.getByRole("button", { name: "Sign in" }).click();
+  await page.getByRole("alert").waitFor();
+  assert.equal((await page.evaluate(() => fetch("/v1/environments").then((r) => r.status))), 401);
+  await page.screenshot({ path: `${out}/sign-in.png` });
+  say("signed out");
+  trouble.splice(0, trouble.length, ...trouble.filter((t) => !t.includes("401")));
+  assert.deepEqual(trouble, []);
+
+  const figures = await estate();
+  writeFileSync(`${out}/console-paint.json`, JSON.stringify(figures, null, 1));
+  say(`100 environments x 45: painted in ${figures.paint_ms.toFixed(0)} ms; 5,000 changes in a second: slowest frame ${figures.slowest_frame_ms.toFixed(0)} ms`);
+} catch (e) {
+  console.error(e.message ?? e);
+  if (trouble.length) console.error(trouble.join("\n"));
+  process.exitCode = 1;
+} finally {
+  await browser.close();
+}
+
+/** How fast a large estate is painted, and how smooth it stays while all of it changes. The records are made up: it is the page that is measured. */
+async function estate() {
+  const now = new Date().toISOString();
+  const names = Array.from({ length: 100 }, (_, n) => `shop-${String(n).padStart(3, "0")}`);
+  const lists = {
+    environments: names.map((name) => ({ name, blueprint: "shop", purpose: "dev", files: "sha256:0", image: "shop-1", release: "shop/1", want: 1, serving: 1, size: 45, created: now, deadline: now, phase: "serving" })),
+    generations: names.map((environment) => ({ environment, number: 1, stack: "s", image: "shop-1", release: "shop/1", files: "", size: 45, phase: "serving", created: now, ready: now, deadline: now, expires: now, healthy: 45, launched: 45, lost: 0 })),
+    instances: names.flatMap((environment) => Array.from({ length: 45 }, (_, i) => ({ id: `i-${environment}-${i}`, environment, generation: 1, group: "g", image: "shop-1", release: "shop/1", zone: "local-1a", state: "serving", launched: now, failures: 0 }))),
+  };
+  const page = await open();
+  await page.addInitScript(() => {
+    window.EventSource = class extends EventTarget {
+      constructor() {
+        super();
+        window.feed = this;
+        setTimeout(() => this.onopen?.(), 0);
+      }
+      close() {}
+    };
+  });
+  await page.route("**/v1/**", (r) => {
+    const path = new URL(r.request().url()).pathname.slice("/v1/".length);
+    if (path === "whoami") return r.fulfill({ json: { principal: "token:x", name: "x", role: "deployer", from: "" } });
+    if (path === "status") return r.fulfill({ json: { version: "x", pid: 1, account: "1", region: "r", owner: "o", active: true } });
+    return r.fulfill({ json: { items: lists[path] ?? [], revision: 1 } });
+  });
+  await page.goto(base + "/runs");
+  await page.getByText("There was no run yet").waitFor();
+  const paint = () =>
+    page.evaluate(
+      () =>
+        new Promise((done) => {
+          const begin = performance.now();
+          document.querySelector('nav a[href="/"]').click();
+          requestAnimationFrame(() => setTimeout(() => done(performance.now() - begin), 0));
+        }),
+    );
+  const times = [];
+  for (let n = 0; n < 5; n++) {
+    times.push(await paint());
+    assert.equal(await page.locator(".card").count(), 100);
+    await page.getByRole("link", { name: "Runs" }).click();
+    await page.getByText("There was no run yet").waitFor();
+  }
+  await paint();
+  const slowest = await page.evaluate(
+    (instances) =>
+      new Promise((done) => {
+        const states = ["serving", "launching", "failing", "leaving"];
+        let n = 0, worst = 0, last = performance.now();
+        const end = last + 2000;
+        const tick = () => {
+          const t = performance.now();
+          worst = Math.max(worst, t - last);
+          last = t;
+          if (t > end) return done(worst);
+          // 5,000 changes a second, spread over the frames.
+          for (let k = 0; k < 84; k++, n++) {
+            const i = { ...instances[(n * 37) % instances.length], state: states[n % 4] };
+            window.feed.dispatchEvent(new MessageEvent("change", { data: JSON.stringify({ kind: "instance", name: `${i.environment}/1/${i.id}`, revision: n, record: i }) }));
+          }
+          requestAnimationFrame(tick);
+        };
+        requestAnimationFrame(tick);
+      }),
+    lists.instances,
+  );
+  times.sort((a, b) => a - b);
+  return { paint_ms: times[2], slowest_frame_ms: slowest, environments: 100, instances: 4500 };
+}
