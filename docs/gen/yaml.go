@@ -58,6 +58,7 @@ var meanings = map[string]string{
 	"environments":                             "Environments by purpose; `dayfly deploy DIR NAME` makes one.",
 	"environments.NAME.size":                   "How many instances.",
 	"environments.NAME.zones":                  "How many availability zones are meant. The template decides; Dayfly does not check it yet.",
+	"environments.NAME.survive":                "How many zones may be lost without falling below `size`. More instances are launched for it: 69 for 45 in three zones of which one may go. `dayfly deploy --size` says how many are launched in all.",
 	"environments.NAME.lease":                  "How long it may live after a deploy. Then it is destroyed. `standing`: Dayfly renews it until somebody destroys the environment.",
 	"environments.NAME.lease_max":              "How far its lease may be extended, from the moment when it was made. Default: 24h, or the lease where that is longer.",
 	"environments.NAME.max_age":                "Maximum age of an instance. It is replaced before, at a moment of its own, and another serves first. Without it instances live as long as their generation.",

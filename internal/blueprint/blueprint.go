@@ -96,6 +96,7 @@ type Environment struct {
 	Name       string
 	Size       int
 	Zones      int           // default 3
+	Survive    int           // zones that may be lost without falling below Size
 	Lease      time.Duration // default 24h
 	LeaseMax   time.Duration // from its beginning: how far the lease may be extended; default 24h, or the lease where that is longer
 	MaxAge     time.Duration // of an instance; 0 = as old as its generation
@@ -104,6 +105,16 @@ type Environment struct {
 	Strategy   environment.Strategy
 	Image      string            // channel, default <name>/candidate
 	Parameters map[string]string // for both templates, where they have them
+}
+
+// Instances is how many are launched so that Size are left when Survive zones
+// are lost, evenly spread: 69 for 45 in three zones of which one may go.
+func (e Environment) Instances() int {
+	left := e.Zones - e.Survive
+	if e.Survive == 0 || left < 1 {
+		return e.Size
+	}
+	return (e.Size + left - 1) / left * e.Zones
 }
 
 // Problem is one thing that is wrong in a blueprint, with its position.

@@ -217,6 +217,14 @@ func (r *reader) environments(o *object) map[string]Environment {
 		if one.Lease = day; !one.Standing {
 			one.Lease = e.duration("lease", day, time.Minute, maxLease)
 		}
+		if lost := e.oneOf("survive", "none", "none", "1 zone", "2 zones"); lost == "1 zone" || lost == "2 zones" {
+			one.Survive = int(lost[0] - '0')
+			if one.Survive >= one.Zones {
+				r.problem(e.position("survive"), "", "environments.%s.survive: %s of %d cannot be lost, nothing would be left", k, lost, one.Zones)
+			} else if n := one.Instances(); n > 1000 {
+				r.problem(e.position("survive"), "", "environments.%s.survive: %d instances would be launched; the limit is 1000", k, n)
+			}
+		}
 		one.Strategy = r.strategy(e, x.node(k), k)
 		one.LeaseMax = e.duration("lease_max", max(one.Lease, day), time.Minute, maxLease)
 		if one.LeaseMax < one.Lease {

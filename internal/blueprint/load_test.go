@@ -91,9 +91,32 @@ func TestStrategies(t *testing.T) {
 	}
 }
 
+func TestSurvive(t *testing.T) {
+	for yaml, want := range map[string]int{
+		"size: 45":                             45,
+		"size: 45, survive: none":              45,
+		"size: 45, zones: 3, survive: 1 zone":  69,
+		"size: 46, zones: 3, survive: 1 zone":  69,
+		"size: 1, zones: 2, survive: 1 zone":   2,
+		"size: 45, zones: 3, survive: 2 zones": 135,
+		"size: 45, zones: 6, survive: 1 zone":  54,
+	} {
+		b, ps, err := Load(folder(strings.Replace(good, "size: 45, lease: 24h", yaml, 1)))
+		if err != nil || len(ps) > 0 || b.Environments["dev"].Instances() != want {
+			t.Errorf("%s: %v %v", yaml, ps, err)
+			continue
+		}
+		// What is left is enough, wherever they are.
+		if e := b.Environments["dev"]; e.Instances()-e.Survive*((e.Instances()+e.Zones-1)/e.Zones) < e.Size {
+			t.Errorf("%s: %d instances do not survive", yaml, e.Instances())
+		}
+	}
+}
+
 func TestLoadProblems(t *testing.T) {
 	for _, c := range []struct{ name, from, to, want string }{
 		{"strategy", "size: 45, lease: 24h", "size: 45, replace: green", `dayfly.yaml:9:29: environments.dev.replace cannot be "green"; valid: recreate, blue-green, rolling`},
+		{"nothing survives", "size: 45, lease: 24h", "size: 45, zones: 1, survive: 1 zone", `environments.dev.survive: 1 zone of 1 cannot be lost`},
 		{"soak of recreate", "size: 45, lease: 24h", "size: 45, soak: 5m", `dayfly.yaml:9:20: environments.dev.soak: recreate deletes what served at once (replace: blue-green)`},
 		{"check of recreate", "size: 45, lease: 24h", "size: 45, replace: { strategy: recreate, check: deploy/deploy }", `environments.dev.replace.check: recreate moves all traffic at once`},
 		{"steps that fall", "size: 45, lease: 24h", "size: 45, replace: { steps: [50, 10, 100] }", `dayfly.yaml:9:38: environments.dev.replace.steps must rise, and end with 100 (such as [1, 10, 50, 100])`},

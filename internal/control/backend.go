@@ -119,7 +119,7 @@ func (c *Control) Deploy(ctx context.Context, d server.Deploy) (environment.Envi
 		d.Name = b.Name + "-" + d.Purpose
 	}
 	if d.Size == 0 {
-		d.Size = want.Size
+		d.Size = want.Instances()
 	}
 	if _, _, err := c.admit(ctx, d.Name, b.Name); err != nil { // before anything costs
 		return zero, err

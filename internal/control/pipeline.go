@@ -286,7 +286,7 @@ func (c *Control) Ship(ctx context.Context, r pipeline.Run, purpose string) (str
 			return "", nil, err
 		}
 	}
-	wish(&e, name, b, want, &environment.Change{Files: r.Files, Image: r.Image, Release: r.Release, Size: want.Size, By: pipeline.Kind + "/" + r.Name, Asked: c.clock.Now()})
+	wish(&e, name, b, want, &environment.Change{Files: r.Files, Image: r.Image, Release: r.Release, Size: want.Instances(), By: pipeline.Kind + "/" + r.Name, Asked: c.clock.Now()})
 	return name, []store.Write{store.Put(environment.Kind, name, version, e)}, nil
 }
 
