@@ -258,3 +258,41 @@ func TestPuppetsOwnRequest(t *testing.T) {
 		t.Errorf("%+v, %v", r, err)
 	}
 }
+
+// later is a cloud whose instances are on their way for so many looks.
+type later struct {
+	machines
+	looks *int
+	state string // meanwhile; "" = not known
+}
+
+func (l later) Machines(ctx context.Context, ids []string) (map[string]Machine, error) {
+	ms, err := l.machines.Machines(ctx, ids)
+	if *l.looks--; *l.looks >= 0 {
+		for k, m := range ms {
+			if m.State = l.state; l.state == "" {
+				delete(ms, k)
+			} else {
+				ms[k] = m
+			}
+		}
+	}
+	return ms, err
+}
+
+// A refusal is for good, so what will be otherwise in a moment is waited for.
+func TestOnItsWay(t *testing.T) {
+	for _, c := range []struct {
+		state string
+		looks int
+		want  string
+	}{
+		{"pending", 3, ""}, {"pending", 100, "is pending, not running"}, {"", 1, ""}, {"", 100, "there is no instance"},
+	} {
+		looks := c.looks
+		err := judge(t, later{machines{id: machine()}, &looks, c.state}).Decide(t.Context(), name, good().PEM(t))
+		if (err == nil) != (c.want == "") || err != nil && !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%q for %d looks: %v, want %q", c.state, c.looks, err, c.want)
+		}
+	}
+}
