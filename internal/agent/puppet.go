@@ -132,7 +132,7 @@ func (a *Agent) puppetOnce(ctx context.Context, b *boot, program, certname strin
 		}
 	}
 	defer os.Remove(a.path(attributes))
-	text := fmt.Sprintf("[main]\nvardir = %[1]s/var\nssldir = %[1]s/ssl\nrundir = %[1]s/run\nlogdir = %[1]s/log\n[agent]\nserver = %[2]s\nserverport = %[3]s\ncertname = %[4]s\nenvironment = %[5]s\nreport = true\n",
+	text := fmt.Sprintf("[main]\nvardir = %[1]s/var\nssldir = %[1]s/ssl\nrundir = %[1]s/run\nlogdir = %[1]s/log\n[agent]\nserver = %[2]s\nserverport = %[3]s\ncertname = %[4]s\nenvironment = %[5]s\nstrict_environment_mode = true\nreport = true\n",
 		a.path(puppetDir), p.Server, p.Port, certname, p.Environment)
 	if p.Fingerprint != "" {
 		text += "ca_fingerprint = " + p.Fingerprint + "\n"

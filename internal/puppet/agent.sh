@@ -90,11 +90,13 @@ vardir = $DIR/puppet/var
 ssldir = $DIR/puppet/ssl
 rundir = $DIR/puppet/run
 logdir = $DIR/puppet/log
+lastrunfile = $DIR/puppet/var/state/last_run_summary.yaml
 [agent]
 server = $SERVER
 serverport = $PORT
 certname = $CERTNAME
 environment = $ENVIRONMENT
+strict_environment_mode = true
 report = true
 CONF
 if [ -n "$FINGERPRINT" ]; then echo "ca_fingerprint = $FINGERPRINT" >>"$conf/puppet.conf"; fi

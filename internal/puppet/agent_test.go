@@ -36,9 +36,9 @@ echo $n >"$here/n"
 [ $n -gt 1 ] || { cat "$conf/csr_attributes.yaml" >"$here/csr"; stat -c %a "$conf/csr_attributes.yaml" >"$here/mode"; cp "$conf/puppet.conf" "$here/puppet.conf"; }
 code=$(echo $CODES | cut -d' ' -f$n)
 [ -n "$code" ] || code=$(echo $CODES | awk '{print $NF}')
-vardir=$(sed -n 's/^vardir = //p' "$conf/puppet.conf")
-mkdir -p "$vardir/state"
-printf -- '---\nversion:\n  config: "%s"\n  puppet: 7.23.0\nresources:\n  changed: 0\n' "$CATALOG" >"$vardir/state/last_run_summary.yaml"
+summary=$(sed -n 's/^lastrunfile = //p' "$conf/puppet.conf")
+mkdir -p "$(dirname "$summary")"
+printf -- '---\nversion:\n  config: "%s"\n  puppet: 7.23.0\nresources:\n  changed: 0\n' "$CATALOG" >"$summary"
 [ ! -e "$here/says" ] || cat "$here/says"
 exit $code
 `
@@ -198,7 +198,7 @@ func TestAgentSettles(t *testing.T) {
 	if _, err := os.Stat(filepath.Join(p.dir, "bake/puppet/conf/csr_attributes.yaml")); !os.IsNotExist(err) {
 		t.Error("csr_attributes.yaml is there after the runs")
 	}
-	for _, want := range []string{"certname = bake-0123456789abcdef-1-89abcdef", "ca_fingerprint = ABCD"} {
+	for _, want := range []string{"certname = bake-0123456789abcdef-1-89abcdef", "ca_fingerprint = ABCD", "strict_environment_mode = true"} {
 		if !strings.Contains(p.read(t, "puppet.conf"), want) {
 			t.Errorf("puppet.conf lacks %q", want)
 		}
@@ -234,6 +234,8 @@ func TestAgentFails(t *testing.T) {
 		{"exit code 4", stage{codes: "4", says: "Error: /Stage[main]/Shop/Package[jq]/ensure: change from 'purged' to 'present' failed: no network\n"}, "/Stage[main]/Shop/Package[jq]/ensure: change from"},
 		{"exit code 6", stage{codes: "2 6", says: "Error: /Stage[main]/Shop/Service[cron]/ensure: it does not start\n"}, "/Stage[main]/Shop/Service[cron]"},
 		{"never settles", stage{codes: "2", says: "Notice: /Stage[main]/Role::Web/Exec[date]/returns: executed successfully\n"}, "run 3 still changed something, and 3 is the most"},
+		{"an environment that the server has not", stage{codes: "1", says: "Error: Environment 'absent' not found on server, aborting run.\n"}, "the server has no environment of the name"},
+		{"another environment", stage{codes: "1", says: "Error: Not using catalog because its environment 'testing' does not match agent specified environment 'production' and strict_environment_mode is set\n"}, "node classifier puts this builder into another environment"},
 		{"signs too late", stage{codes: "1", says: "Error: Couldn't fetch certificate from CA server; you might still need to sign this agent's certificate (bake-1). Exiting now because the maxwaitforcert timeout has been exceeded.\n"}, "dayfly-autosign admin check says whether Puppet can execute it at all"},
 		{"a CA of another fingerprint", stage{codes: "1", says: "Error: CA bundle with digest (SHA256) AB did not match expected digest CD\n"}, "image.puppet.ca_fingerprint names another CA"},
 		{"another CA", stage{codes: "1", says: "Error: certificate verify failed [self signed certificate in certificate chain for CN=evil]\n"}, "the server shows a certificate of another CA"},

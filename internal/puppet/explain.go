@@ -43,6 +43,8 @@ var hints = []struct{ says, hint string }{
 	{"is not one of the valid server", "image.puppet.server must be a name that is in the server's certificate"},
 	{"does not match the server certificate", "image.puppet.server must be a name that is in the server's certificate"},
 	{"certificate verify failed", "the server shows a certificate of another CA than this one"},
+	{"not found on server, aborting run", "the server has no environment of the name image.puppet.environment"},
+	{"does not match agent specified environment", "the server's node classifier puts this builder into another environment than image.puppet.environment"},
 	{"Could not find environment", "the server has no environment of the name image.puppet.environment"},
 	{"Connection refused", "the Puppet server went away during the run"},
 	{"Failed to open TCP connection", "the Puppet server cannot be reached any more"},
