@@ -34,7 +34,7 @@ func main() {
 // pages makes all pages, by their path in the repository.
 func pages(root string) (map[string]string, error) {
 	out := map[string]string{}
-	for name, f := range map[string]func(root string) (string, error){"cli": cliPage, "api": apiPage, "variables": variablesPage, "dayfly-yaml": yamlPage} {
+	for name, f := range map[string]func(root string) (string, error){"cli": cliPage, "api": apiPage, "variables": variablesPage, "dayfly-yaml": yamlPage, "metrics": metricsPage} {
 		text, err := f(root)
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", name, err)

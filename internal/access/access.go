@@ -49,6 +49,7 @@ var Needs = map[string]Role{
 	"list-instances":    Viewer,
 	"list-fleets":       Viewer,
 	"list-events":       Viewer,
+	"get-metrics":       Viewer,
 	"diff-images":       Viewer,
 	"get-lineage":       Viewer,
 	"get-report":        Viewer,

@@ -34,7 +34,7 @@ type Layer struct {
 var Layers = []Layer{
 	{"entry", []string{"cmd/dayfly", "docs/gen"}},
 	{"shells", []string{"internal/cli", "internal/control"}},
-	{"surfaces", []string{"internal/server", "internal/client", "internal/chronicle", "internal/web"}},
+	{"surfaces", []string{"internal/server", "internal/client", "internal/chronicle", "internal/web", "internal/metrics"}},
 	{"verbs", []string{"internal/bake", "internal/rollout", "internal/heal", "internal/expire", "internal/advance", "internal/sweep"}},
 	{"machinery", []string{"internal/reconcile", "internal/resolve", "internal/puppet", "internal/verify", "internal/seal", "internal/shell", "internal/handoff", "internal/identity", "internal/manifest", "internal/token", "internal/audit"}},
 	{"adapters", []string{"internal/store/...", "internal/cloud", "internal/cloud/limiter", "internal/box/..."}},
@@ -91,7 +91,7 @@ var Rules = []Rule{
 	{Name: "the command line asks the server", Of: []string{"internal/cli"}, Deny: []string{"internal/cloud/...", "internal/store/...", "internal/box/...", "internal/rollout", "internal/advance", "internal/expire", "internal/resolve"}},
 	{Name: "the region is reached over its endpoint alone", Of: []string{"..."}, But: []string{"internal/region/...", "internal/cli", "cmd/dayfly-guest"}, Deny: []string{"internal/region/..."}},
 	{Name: "the command line starts the region and no part of it", Of: []string{"internal/cli"}, Deny: []string{"internal/region/..."}, Except: []string{"internal/region"}},
-	{Name: "the platform does not need the region", Of: []string{"internal/control", "internal/server", "internal/client", "internal/chronicle", "internal/cloud/..."}, Deny: []string{"internal/region/..."}, Deep: true},
+	{Name: "the platform does not need the region", Of: []string{"internal/control", "internal/server", "internal/client", "internal/chronicle", "internal/metrics", "internal/cloud/..."}, Deny: []string{"internal/region/..."}, Deep: true},
 	{Name: "the region does not know the platform", Of: []string{"internal/region/..."}, Deny: []string{ours}, Except: []string{"internal/region/...", "internal/fault", "internal/clock", "internal/template", "internal/template/schema"}, Deep: true},
 	{Name: "services meet on the bus", Of: services, Deny: services},
 	{Name: "services know ports, not what is behind them", Of: services, Deny: []string{"internal/region/hypervisor/...", "internal/region/network/...", "internal/region/balancer/..."}, Except: []string{"internal/region/hypervisor", "internal/region/network", "internal/region/balancer"}},

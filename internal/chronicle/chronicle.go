@@ -31,6 +31,7 @@ type Store struct {
 	store.Store
 	clock clock.Clock
 	log   *slog.Logger
+	told  func(event.Event)
 	seq   atomic.Uint32
 	self  string // tells writers apart
 
@@ -39,8 +40,9 @@ type Store struct {
 }
 
 // New makes a chronicle of all that is written through it.
-func New(s store.Store, c clock.Clock, log *slog.Logger) *Store {
-	return &Store{Store: s, clock: c, log: log, self: operation.New()[:6], last: map[string]event.Event{}}
+// told hears of each event that was written; nil is nobody.
+func New(s store.Store, c clock.Clock, log *slog.Logger, told func(event.Event)) *Store {
+	return &Store{Store: s, clock: c, log: log, told: told, self: operation.New()[:6], last: map[string]event.Event{}}
 }
 
 // Apply implements store.Store.
@@ -161,6 +163,9 @@ func (s *Store) keep(ctx context.Context, noted []event.Event) {
 	}
 	s.mu.Unlock()
 	for _, e := range noted {
+		if s.told != nil {
+			s.told(e)
+		}
 		level := slog.LevelInfo
 		switch e.Severity {
 		case event.Warning:

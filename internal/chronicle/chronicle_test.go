@@ -35,7 +35,7 @@ func open(t *testing.T) (*Store, *set) {
 	}
 	t.Cleanup(func() { st.Close() })
 	clk := &set{now: time.Date(2030, 1, 1, 12, 0, 0, 0, time.UTC)}
-	return New(st, clk, slog.New(slog.DiscardHandler)), clk
+	return New(st, clk, slog.New(slog.DiscardHandler), nil), clk
 }
 
 func told(t *testing.T, s store.Store) (reasons []string, all []event.Event) {

@@ -52,6 +52,8 @@ type Config struct {
 	// Epoch is the fencing epoch that a context carries; nil means none.
 	Epoch   func(context.Context) int64
 	Limiter Limiter // nil: none
+	// Answered is told of each request; nil tells nobody.
+	Answered func(op string, err error, throttled bool, took time.Duration)
 }
 
 // Driver is the platform's access to AWS or to a local region.
@@ -234,7 +236,11 @@ func (d *Driver) guard(service string) func(*middleware.Stack) error {
 				if a, ok := ctx.Value(actKey{}).(*act); ok && !reads {
 					a.requests++
 				}
+				began := d.cfg.Clock.Now()
 				out, metadata, err := next.HandleFinalize(ctx, in)
+				if d.cfg.Answered != nil {
+					d.cfg.Answered(strings.TrimSuffix(op, Unfiltered), err, throttled(err), d.cfg.Clock.Now().Sub(began))
+				}
 				if d.cfg.Limiter != nil {
 					d.cfg.Limiter.Answered(op, throttled(err))
 				}

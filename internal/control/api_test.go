@@ -40,7 +40,7 @@ func (w *world) serve() *api {
 	w.t.Helper()
 	l := server.DefaultLimits
 	l.Rate, l.Burst, l.Timeout = 1e6, 1e6, 20*time.Second
-	s := server.New(server.Config{Backend: w.api, Store: w.store, Clock: clock.Real{}, Version: "test", Limits: l})
+	s := server.New(server.Config{Metrics: w.api.metrics.Handler(), Answered: w.api.metrics.Request, Backend: w.api, Store: w.store, Clock: clock.Real{}, Version: "test", Limits: l})
 	_, secret, err := (&token.Tokens{Store: w.store, Clock: clock.Real{}}).Create(w.t.Context(), "root", "test", access.Admin, time.Time{})
 	if err != nil {
 		w.t.Fatal(err)

@@ -310,7 +310,14 @@ func (c *Control) DeleteImage(ctx context.Context, name string) error {
 // Sweep implements server.Backend.
 func (c *Control) Sweep(ctx context.Context, dry bool) (sweep.Report, error) {
 	r, err := c.sweeper.Sweep(cloud.WithPriority(ctx, cloud.Sweep), dry)
-	if !dry {
+	if !dry && err == nil {
+		left := 0
+		for _, o := range r.Orphans {
+			if !o.Removed {
+				left++
+			}
+		}
+		c.swept.Store(&swept{c.clock.Now(), left})
 		c.orphans(ctx, r)
 	}
 	return r, err

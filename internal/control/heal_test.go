@@ -433,6 +433,12 @@ func TestEvents(t *testing.T) {
 		if got, _ := ask("search=health%20check&since=" + time.Now().Add(-10*time.Minute).UTC().Format(time.RFC3339)); len(got) == 0 {
 			t.Error("the health check is not found")
 		}
+		text := a.ask(http.MethodGet, "/metrics", "", nil).Body.String()
+		for _, line := range []string{`dayfly_instances{environment="shop-dev",state="serving"} 3`, `dayfly_up_to_date 1`, `dayfly_environment_healthy_ratio{environment="shop-dev"} 1`, `dayfly_http_requests_total{method="GET",route="/v1/events",status="200"}`} {
+			if !strings.Contains(text, "\n"+line) {
+				t.Errorf("/metrics has no line %s", line)
+			}
+		}
 		// Pages of one have the same as one page.
 		_, all = ask("object=shop-dev")
 		var paged []event.Event

@@ -298,7 +298,7 @@ func (c *Control) Measure(ctx context.Context, m pipeline.Metric) (float64, erro
 	if err != nil {
 		return 0, err
 	}
-	res, err := metrics.Do(req)
+	res, err := prometheus.Do(req)
 	if err != nil {
 		return 0, fmt.Errorf("the metric's address does not answer: %w", err)
 	}
@@ -313,8 +313,8 @@ func (c *Control) Measure(ctx context.Context, m pipeline.Metric) (float64, erro
 	return pipeline.ReadMetric(raw, m.Path)
 }
 
-// metrics goes where it is told, and nowhere that it is sent to from there.
-var metrics = &http.Client{CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+// prometheus goes where it is told, and nowhere that it is sent to from there.
+var prometheus = &http.Client{CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
 
 // Prove implements advance.Prover.
 func (c *Control) Prove(ctx context.Context, run string) (pipeline.Clean, error) {

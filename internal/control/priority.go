@@ -3,7 +3,6 @@ package control
 import (
 	"context"
 	"strings"
-	"time"
 
 	"github.com/dayfly-infra/dayfly/internal/bake"
 	"github.com/dayfly-infra/dayfly/internal/cloud"
@@ -15,13 +14,6 @@ import (
 	"github.com/dayfly-infra/dayfly/internal/store"
 )
 
-// ranked runs a loop with the priority that its work has in the cloud, and as
-// part of the operation that its record is part of.
-type ranked struct {
-	reconcile.Loop
-	store store.Store
-}
-
 // operationOf is the operation that a record is part of.
 func operationOf(ctx context.Context, st store.Store, kind, name string) string {
 	r, _, _ := store.Get[struct {
@@ -30,26 +22,11 @@ func operationOf(ctx context.Context, st store.Store, kind, name string) string 
 	return r.Op
 }
 
-// Reconcile implements reconcile.Loop.
-func (r ranked) Reconcile(ctx context.Context, name string) (time.Duration, error) {
-	ctx = cloud.WithPriority(ctx, priority(r.Loop, name))
-	return r.Loop.Reconcile(operation.Lazy(ctx, func() string { return operationOf(ctx, r.store, r.Kind(), name) }), name)
-}
-
-// Follows implements reconcile.Follower.
-func (r ranked) Follows(k store.Key) []string {
-	if f, ok := r.Loop.(reconcile.Follower); ok {
-		return f.Follows(k)
-	}
-	return nil
-}
-
-func prioritized(st store.Store, loops []reconcile.Loop) []reconcile.Loop {
-	out := make([]reconcile.Loop, len(loops))
-	for i, l := range loops {
-		out[i] = ranked{l, st}
-	}
-	return out
+// context gives a run the priority that its work has in the cloud, and the
+// operation that its record is part of.
+func (c *Control) context(ctx context.Context, l reconcile.Loop, name string) context.Context {
+	ctx = cloud.WithPriority(ctx, priority(l, name))
+	return operation.Lazy(ctx, func() string { return operationOf(ctx, c.store, l.Kind(), name) })
 }
 
 // priority is that of a record's work: what a test run waits for comes after

@@ -35,6 +35,7 @@ import (
 	"github.com/dayfly-infra/dayfly/internal/expire"
 	"github.com/dayfly-infra/dayfly/internal/fault"
 	"github.com/dayfly-infra/dayfly/internal/heal"
+	"github.com/dayfly-infra/dayfly/internal/metrics"
 	"github.com/dayfly-infra/dayfly/internal/operation"
 	"github.com/dayfly-infra/dayfly/internal/pipeline"
 	"github.com/dayfly-infra/dayfly/internal/reconcile"
@@ -89,7 +90,7 @@ func Run(ctx context.Context, cfg Config) error {
 		l.Close()
 		return err
 	}
-	api := server.New(server.Config{Backend: c, Store: c.store, Clock: c.clock, Log: cfg.Log, Version: cfg.Version})
+	api := server.New(server.Config{Metrics: c.metrics.Handler(), Answered: c.metrics.Request, Backend: c, Store: c.store, Clock: c.clock, Log: cfg.Log, Version: cfg.Version})
 	pages, err := web.New(api)
 	if err != nil {
 		return err
@@ -160,6 +161,9 @@ type Control struct {
 	sweeper   *sweep.Sweeper
 	engine    *reconcile.Engine
 	clock     clock.Clock
+	metrics   *metrics.Set
+	limiter   *limiter.Limiter // nil in tests
+	swept     atomic.Pointer[swept]
 	full      atomic.Pointer[blocker.Blocker] // while the disk is nearly full
 }
 
@@ -205,8 +209,8 @@ func open(ctx context.Context, cfg Config) (*Control, error) {
 		st.Close()
 		return nil, err
 	}
-	c := &Control{cfg: cfg, store: st, clock: clk}
-	d, err := cloud.New(ctx, cloud.Config{Limiter: limiter.New(clk, cfg.Log), Endpoint: os.Getenv("AWS_ENDPOINT_URL"), Owner: owner, Store: st, Clock: clk, Log: cfg.Log, Epoch: reconcile.Epoch})
+	c := &Control{cfg: cfg, store: st, clock: clk, metrics: metrics.New(), limiter: limiter.New(clk, cfg.Log)}
+	d, err := cloud.New(ctx, cloud.Config{Limiter: c.limiter, Answered: c.metrics.Call, Endpoint: os.Getenv("AWS_ENDPOINT_URL"), Owner: owner, Store: st, Clock: clk, Log: cfg.Log, Epoch: reconcile.Epoch})
 	if err != nil {
 		st.Close()
 		return nil, err
@@ -232,7 +236,7 @@ func open(ctx context.Context, cfg Config) (*Control, error) {
 
 // wire makes the loops over store, cloud and clock.
 func (c *Control) wire(agent, probe []byte, openBox func(address string) (box.Box, error)) {
-	c.chronicle = chronicle.New(c.store, c.clock, c.cfg.Log)
+	c.chronicle = chronicle.New(metered{c.store, c.metrics}, c.clock, c.cfg.Log, c.metrics.Event)
 	c.store = c.chronicle
 	cfg, st, clk, owner := c.cfg, c.store, c.clock, c.cloud.Owner()
 	name := func(record string) string { return rollout.StackName(owner, record) }
@@ -241,13 +245,14 @@ func (c *Control) wire(agent, probe []byte, openBox func(address string) (box.Bo
 	c.resolver = &resolve.Resolver{Store: st, Cloud: c.cloud, Open: openBox, Dir: filepath.Join(cfg.Dir, "tmp"), Clock: clk, Log: cfg.Log, Epoch: reconcile.Epoch}
 	c.sweeper = &sweep.Sweeper{Store: st, Cloud: c.cloud, Live: c.live, Clock: clk}
 	rc := rollout.Config{Store: st, Cloud: c.cloud, Blueprints: c.files, Templates: templates{}, Images: c.bakes, Releases: c.resolver, Clock: clk, Log: cfg.Log, Patience: patience}
-	c.engine = reconcile.New(reconcile.Config{Store: st, Clock: clk, Log: cfg.Log, Holder: cmp.Or(cfg.replica, owner), Loops: prioritized(st, []reconcile.Loop{
+	c.engine = reconcile.New(reconcile.Config{Store: st, Clock: clk, Log: cfg.Log, Holder: cmp.Or(cfg.replica, owner), Ran: c.metrics.Run, Context: c.context, Loops: []reconcile.Loop{
 		c.bakes,
 		&rollout.Foundations{Config: rc}, &rollout.Generations{Config: rc}, &rollout.Environments{Config: rc},
 		&advance.Loop{Store: st, Cloud: c.cloud, Blueprints: suiteFiles{c.files}, Images: c.bakes, Releases: c.resolver, Deployer: c, Metrics: c, Prover: c, Capacity: pipeline.Capacity{Instances: cfg.TestInstances}, Clock: clk, Log: cfg.Log, StackName: name},
 		&heal.Loop{Store: st, Cloud: c.cloud, Clock: clk, Log: cfg.Log},
 		expire.Environments(st, clk, cfg.Log), expire.Foundations(st, clk, cfg.Log),
-	})})
+	}})
+	c.measure()
 }
 
 // suiteFiles is files as the loop of test runs wants it.

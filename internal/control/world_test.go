@@ -26,6 +26,7 @@ import (
 	"github.com/dayfly-infra/dayfly/internal/cloud/cloudtest"
 	"github.com/dayfly-infra/dayfly/internal/environment"
 	"github.com/dayfly-infra/dayfly/internal/fault"
+	"github.com/dayfly-infra/dayfly/internal/metrics"
 	"github.com/dayfly-infra/dayfly/internal/pipeline"
 	"github.com/dayfly-infra/dayfly/internal/server"
 	"github.com/dayfly-infra/dayfly/internal/store"
@@ -140,7 +141,7 @@ func inWorld(t *testing.T, f func(t *testing.T, w *world)) {
 }
 
 func (w *world) control(st store.Store) *Control {
-	c := &Control{cfg: Config{Dir: w.dir, TestInstances: w.quota, Log: slog.New(slog.NewTextHandler(w.log, &slog.HandlerOptions{Level: slog.LevelDebug}))}, store: st, clock: clock.Real{}, cloud: w.cloud.Driver(st)}
+	c := &Control{metrics: metrics.New(), cfg: Config{Dir: w.dir, TestInstances: w.quota, Log: slog.New(slog.NewTextHandler(w.log, &slog.HandlerOptions{Level: slog.LevelDebug}))}, store: st, clock: clock.Real{}, cloud: w.cloud.Driver(st)}
 	c.wire([]byte("agent"), []byte("probe"), func(string) (box.Box, error) { return w.box, nil })
 	c.files.dir = w.dir
 	return c

@@ -48,6 +48,11 @@ type Config struct {
 	Holder string
 	// TTL is after how long a silent owner is replaced; 0 means 10 s.
 	TTL time.Duration
+	// Ran is told of each run of a loop; nil tells nobody.
+	Ran func(loop string, took time.Duration, err error)
+	// Context makes the context of a run, for what is logged about it; nil leaves
+	// it as it is.
+	Context func(ctx context.Context, loop Loop, name string) context.Context
 	// Rand makes the jitter; nil seeds one.
 	Rand *rand.Rand
 }
@@ -58,6 +63,7 @@ type Engine struct {
 	epoch atomic.Int64 // 0 while standing by
 
 	mu       sync.Mutex // for all below
+	queue    *queue     // while it owns the work
 	rand     *rand.Rand
 	failures map[key]*failure
 }
@@ -148,6 +154,9 @@ func (e *Engine) own(parent context.Context, epoch int64, began time.Time) error
 	e.mu.Unlock()
 
 	q := newQueue(e.cfg.Clock)
+	e.mu.Lock()
+	e.queue = q
+	e.mu.Unlock()
 	changes, err := e.cfg.Store.Watch(ctx) // before the list, so that nothing falls between
 	if err != nil {
 		return err
@@ -252,7 +261,15 @@ func (e *Engine) work(ctx context.Context, q *queue, lose context.CancelCauseFun
 		if !ok {
 			return
 		}
-		again, err := e.step(ctx, k)
+		run := ctx
+		if e.cfg.Context != nil {
+			run = e.cfg.Context(ctx, e.cfg.Loops[k.loop], k.name)
+		}
+		began := e.cfg.Clock.Now()
+		again, err := e.step(run, k)
+		if e.cfg.Ran != nil && ctx.Err() == nil {
+			e.cfg.Ran(e.cfg.Loops[k.loop].Kind(), e.cfg.Clock.Now().Sub(began), err)
+		}
 		if err != nil && errors.Is(err, store.ErrFenced) {
 			lose(err)
 		}
@@ -261,16 +278,36 @@ func (e *Engine) work(ctx context.Context, q *queue, lose context.CancelCauseFun
 			return
 		}
 		if err == nil {
-			e.succeeded(k)
+			e.succeeded(run, k)
 			q.done(k, again, 0)
 			continue
 		}
-		wait := e.failed(k, err)
+		wait := e.failed(run, k, err)
 		if again > 0 {
 			wait = max(wait, min(again, maxBackoff))
 		}
 		q.done(k, wait, min(wait, eventFloor))
 	}
+}
+
+// Waiting is how many records wait for a worker, by loop.
+func (e *Engine) Waiting() map[string]int {
+	out := map[string]int{}
+	for _, l := range e.cfg.Loops {
+		out[l.Kind()] = 0
+	}
+	e.mu.Lock()
+	q := e.queue
+	e.mu.Unlock()
+	if q == nil || e.epoch.Load() == store.NoEpoch {
+		return out
+	}
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	for _, k := range q.ready {
+		out[e.cfg.Loops[k.loop].Kind()]++
+	}
+	return out
 }
 
 // step runs a loop once; a panic is an error like others.
@@ -283,19 +320,19 @@ func (e *Engine) step(ctx context.Context, k key) (again time.Duration, err erro
 	return e.cfg.Loops[k.loop].Reconcile(ctx, k.name)
 }
 
-func (e *Engine) succeeded(k key) {
+func (e *Engine) succeeded(ctx context.Context, k key) {
 	e.mu.Lock()
 	f := e.failures[k]
 	delete(e.failures, k)
 	e.mu.Unlock()
 	if f != nil && f.text != "" {
-		e.cfg.Log.Info("goes on", "kind", e.cfg.Loops[k.loop].Kind(), "name", k.name, "failures", f.count)
+		e.cfg.Log.InfoContext(ctx, "goes on", "kind", e.cfg.Loops[k.loop].Kind(), "name", k.name, "failures", f.count)
 	}
 }
 
 // failed notes an error, logs it unless it is the last one again, and returns
 // how long to wait.
-func (e *Engine) failed(k key, err error) time.Duration {
+func (e *Engine) failed(ctx context.Context, k key, err error) time.Duration {
 	now := e.cfg.Clock.Now()
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -315,7 +352,7 @@ func (e *Engine) failed(k key, err error) time.Duration {
 		f.same++
 		return wait
 	}
-	e.cfg.Log.Error("reconcile failed", "kind", e.cfg.Loops[k.loop].Kind(), "name", k.name, "error", err, "failures", f.count, "not_logged", f.same)
+	e.cfg.Log.ErrorContext(ctx, "reconcile failed", "kind", e.cfg.Loops[k.loop].Kind(), "name", k.name, "error", err, "failures", f.count, "not_logged", f.same)
 	f.text, f.logged, f.same = text, now, 0
 	return wait
 }

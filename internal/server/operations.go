@@ -275,6 +275,11 @@ func (s *Server) open() {
 			_, _ = w.Write(raw)
 		})
 	})
+	if s.cfg.Metrics != nil {
+		s.router.Get("/metrics", func(w http.ResponseWriter, r *http.Request) {
+			s.guard(&huma.Operation{OperationID: "get-metrics", Method: http.MethodGet}, w, r, s.cfg.Metrics.ServeHTTP)
+		})
+	}
 	s.router.Get("/healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
 	s.router.Get("/readyz", s.ready)
 }
@@ -303,7 +308,7 @@ func (s *Server) ready(w http.ResponseWriter, r *http.Request) {
 
 // OperationIDs are all operations, for the test that the table is whole.
 func (s *Server) OperationIDs() []string {
-	ids := []string{"get-openapi"}
+	ids := []string{"get-metrics", "get-openapi"}
 	for _, p := range s.api.OpenAPI().Paths {
 		for _, op := range []*huma.Operation{p.Get, p.Post, p.Delete, p.Put, p.Patch} {
 			if op != nil {

@@ -35,6 +35,9 @@ type Config struct {
 	Log     *slog.Logger
 	Version string
 	Limits  Limits
+	Metrics http.Handler // at /metrics; nil: there are none
+	// Answered is told of each request; nil tells nobody.
+	Answered func(method, route string, status int, took time.Duration)
 }
 
 // Limits of what is taken. Zero values take the defaults.
@@ -154,7 +157,8 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	h.Set("X-Content-Type-Options", "nosniff")
 	h.Set("Cache-Control", "no-store")
 	out := &recorder{ResponseWriter: w}
-	ctx := operation.With(r.Context(), id)
+	// Its own, so that the route is known when the request has ended.
+	ctx := context.WithValue(operation.With(r.Context(), id), chi.RouteCtxKey, chi.NewRouteContext())
 	defer func() {
 		if p := recover(); p != nil {
 			if p == http.ErrAbortHandler {
@@ -165,11 +169,15 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 				refuse(out, http.StatusInternalServerError, "this is a defect of Dayfly; the server's log has it under the request "+id, "")
 			}
 		}
+		took := s.cfg.Clock.Now().Sub(began)
+		if s.cfg.Answered != nil {
+			s.cfg.Answered(r.Method, chi.RouteContext(ctx).RoutePattern(), out.status, took)
+		}
 		level := slog.LevelDebug
 		if out.status >= 500 {
 			level = slog.LevelWarn
 		}
-		s.cfg.Log.Log(ctx, level, "request", "request", id, "method", r.Method, "path", r.URL.Path, "status", out.status, "millis", s.cfg.Clock.Now().Sub(began).Milliseconds())
+		s.cfg.Log.Log(ctx, level, "request", "request", id, "method", r.Method, "path", r.URL.Path, "status", out.status, "millis", took.Milliseconds())
 	}()
 	s.router.ServeHTTP(out, r.WithContext(ctx))
 }
