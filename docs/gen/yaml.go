@@ -48,6 +48,7 @@ var meanings = map[string]string{
 	"parameters":                               "Names of the template parameters that Dayfly passes its values in. A template that lacks one does not get it.",
 	"parameters.image":                         "The image's AMI.",
 	"parameters.release_url":                   "The release's address in the box.",
+	"parameters.operation":                     "Id of what the launch is part of, as in logs and `dayfly events`.",
 	"parameters.release_mirror":                "The release's `s3://` address in Dayfly's bucket.",
 	"parameters.release_digest":                "The release's digest.",
 	"parameters.size":                          "How many instances.",

@@ -41,6 +41,7 @@ type Agent struct {
 	metadata *metadata
 	aws      *api
 	logMu    sync.Mutex
+	op       string // id of what this launch is part of; in each line
 }
 
 // New returns an agent for this instance.
@@ -68,7 +69,18 @@ func (a *Agent) path(p string) string { return filepath.Join(a.Root, p) }
 func (a *Agent) say(format string, args ...any) {
 	a.logMu.Lock()
 	defer a.logMu.Unlock()
-	fmt.Fprintf(a.Log, "%s dayfly-agent: %s\n", a.Now().UTC().Format("2006-01-02T15:04:05.000Z"), fmt.Sprintf(format, args...))
+	op := ""
+	if a.op != "" {
+		op = " op=" + a.op
+	}
+	fmt.Fprintf(a.Log, "%s dayfly-agent: %s%s\n", a.Now().UTC().Format("2006-01-02T15:04:05.000Z"), fmt.Sprintf(format, args...), op)
+}
+
+// of says of which operation what follows is part.
+func (a *Agent) of(operation string) {
+	a.logMu.Lock()
+	defer a.logMu.Unlock()
+	a.op = operation
 }
 
 // write replaces a file at once: a reader sees the old one or the new one.

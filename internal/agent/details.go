@@ -107,6 +107,7 @@ func (b *boot) variables() [][2]string {
 		{"DAYFLY_REGION", b.ID.Region}, {"DAYFLY_ZONE", b.ID.Zone},
 		{"DAYFLY_ENVIRONMENT", b.Launch.Environment}, {"DAYFLY_GENERATION", b.Launch.Generation},
 		{"DAYFLY_ROLE", b.Config.Role}, {"DAYFLY_RELEASE_DIGEST", b.Launch.Digest}, {"DAYFLY_RELEASE_FILE", b.Launch.File()},
+		{"DAYFLY_OPERATION", b.Launch.Operation},
 	}
 }
 

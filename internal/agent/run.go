@@ -32,6 +32,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	if !a.load(bootFile, b) || b.Boot != a.bootName() {
 		b = &boot{Boot: a.bootName()}
 	}
+	a.of(b.Launch.Operation)
 	switch b.Phase {
 	case armed, failed:
 		a.idle()
@@ -198,6 +199,7 @@ func (a *Agent) learn(ctx context.Context, b *boot) error {
 		b.Phase, b.Reason = failed, "the user data cannot be used: "+err.Error()
 		return nil
 	}
+	a.of(b.Launch.Operation)
 	raw, err := os.ReadFile(a.path(handoff.ArmedFile))
 	switch {
 	case err == nil:
@@ -353,7 +355,7 @@ func (a *Agent) over(ctx context.Context, b *boot, r *recorder, why error) {
 	}
 	rep := handoff.Report{
 		Instance: b.ID.Instance, ImageID: b.ID.Image, Image: b.Config.Image, Environment: b.Launch.Environment, Generation: b.Launch.Generation,
-		Digest: b.Launch.Digest, Zone: b.ID.Zone, OK: why == nil, Reason: b.Reason, ExitCode: r.code, Output: r.output, Source: r.source, Puppet: r.puppet,
+		Digest: b.Launch.Digest, Zone: b.ID.Zone, Operation: b.Launch.Operation, OK: why == nil, Reason: b.Reason, ExitCode: r.code, Output: r.output, Source: r.source, Puppet: r.puppet,
 		Phases: r.phases, Started: r.began.UTC(), Ended: a.Now().UTC(),
 	}
 	if err := errors.Join(a.save(bootFile, b), a.save(handoff.StateDir+"/report.json", rep)); err != nil {

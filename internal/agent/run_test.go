@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"syscall"
@@ -86,6 +87,7 @@ func TestBoot(t *testing.T) {
 	root := armedRoot(t, fetchAll+"echo once >> fired\n", handoff.Config{
 		Service: fmt.Sprintf(`python3 -m http.server --bind 127.0.0.1 %d`, port), Ready: fmt.Sprintf("http://:%d/", port), Deadline: time.Minute,
 	})
+	f.userData += "\nDAYFLY_OPERATION=request-1\n"
 	a, log := testAgent(t, f, root)
 	var name string
 	a.SetHostname = func(n string) error { name = n; return syscall.EPERM }
@@ -95,6 +97,9 @@ func TestBoot(t *testing.T) {
 	r := f.report(t)
 	if !r.OK || r.ExitCode != 0 || r.Source != "box" || r.Instance != "i-0123456789abcdef0" || r.Image != "img" || len(r.Phases) != 5 {
 		t.Errorf("report %+v", r)
+	}
+	if r.Operation != "request-1" || !regexp.MustCompile(`dayfly-agent: serving after .* op=request-1\n`).MatchString(log.String()) {
+		t.Errorf("the operation is not in the report, %q, or not in the log: %s", r.Operation, log)
 	}
 	if name != "dev-0123456789abcdef0" || !strings.Contains(log.String(), "host name stays") {
 		t.Errorf("host name %q, log %s", name, log)
@@ -111,7 +116,7 @@ func TestBoot(t *testing.T) {
 		t.Errorf("the script got %d bytes", len(got))
 	}
 	env := read(dir + "env")
-	for _, want := range []string{"DAYFLY_RELEASE_DIGEST=" + digestOf(payload), "DAYFLY_RELEASE_FILE=shop-1.tar.gz", "DAYFLY_ENVIRONMENT=dev", "DAYFLY_GENERATION=1",
+	for _, want := range []string{"DAYFLY_RELEASE_DIGEST=" + digestOf(payload), "DAYFLY_RELEASE_FILE=shop-1.tar.gz", "DAYFLY_ENVIRONMENT=dev", "DAYFLY_GENERATION=1", "DAYFLY_OPERATION=request-1",
 		"DAYFLY_INSTANCE_ID=i-0123456789abcdef0", "DAYFLY_IMAGE_ID=ami-1", "DAYFLY_REGION=local-1", "DAYFLY_ZONE=local-1a", "DAYFLY_ROLE=web", "DAYFLY_RELEASE_URL=http://127.0.0.1:"} {
 		if !strings.Contains(env, want) {
 			t.Errorf("the script's environment lacks %s", want)

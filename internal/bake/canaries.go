@@ -49,7 +49,7 @@ func (l *Loop) launch(ctx context.Context, b Bake) (finding, error) {
 			if (b.Refused+1)%len(canaryTypes) == 0 {
 				f.wait = cooldown
 			}
-			l.Log.Warn("no capacity for the canaries", "bake", b.Name, "type", typ, "error", err)
+			l.Log.WarnContext(ctx, "no capacity for the canaries", "bake", b.Name, "type", typ, "error", err)
 			return f, nil
 		}
 		if err != nil {

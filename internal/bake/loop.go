@@ -96,7 +96,7 @@ func (l *Loop) Reconcile(ctx context.Context, name string) (time.Duration, error
 		*c = decide(*c, f, err, now)
 		to = c.Step
 		if c.Error != "" && to != b.Step && b.Step != Kept {
-			l.Log.Warn("bake fails", "bake", c.Name, "step", c.FailedAt, "why", c.Error)
+			l.Log.WarnContext(ctx, "bake fails", "bake", c.Name, "step", c.FailedAt, "why", c.Error)
 		}
 	}); err != nil {
 		return 0, err

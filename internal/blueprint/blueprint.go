@@ -89,6 +89,7 @@ type ParameterNames struct {
 	Environment   string // Environment
 	Generation    string // Generation
 	Bucket        string // Bucket: Dayfly's own, for reports
+	Operation     string // Operation: id of what the launch is part of, for logs
 }
 
 // Environment is a purpose with its size and life.

@@ -159,7 +159,7 @@ func (c *checker) parameters(b *Blueprint, t, foundation *template.Template) {
 			c.add(t, template.Pos{}, false, "Parameters: { "+need+": { Type: String } }; other names are given in parameters of dayfly.yaml", "the template has no parameter %s, in which Dayfly passes its value", need)
 		}
 	}
-	given := []string{n.Image, n.ReleaseURL, n.ReleaseMirror, n.ReleaseDigest, n.Size, n.MaxSize, n.Environment, n.Generation, n.Bucket}
+	given := []string{n.Image, n.ReleaseURL, n.ReleaseMirror, n.ReleaseDigest, n.Size, n.MaxSize, n.Environment, n.Generation, n.Bucket, n.Operation}
 	if foundation != nil {
 		for _, o := range foundation.Outputs {
 			given = append(given, o.Name)

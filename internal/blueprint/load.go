@@ -187,6 +187,7 @@ func (r *reader) parameterNames(o *object) ParameterNames {
 		Environment:   x.string("environment", "Environment"),
 		Generation:    x.string("generation", "Generation"),
 		Bucket:        x.string("bucket", "Bucket"),
+		Operation:     x.string("operation", "Operation"),
 	}
 	x.done()
 	return p

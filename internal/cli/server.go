@@ -17,6 +17,7 @@ type serverCmd struct {
 	Stop    serverStopCmd    `cmd:"" help:"Stop the server; what it launched goes on."`
 	Status  serverStatusCmd  `cmd:"" help:"Say whether it runs, and for which account and region."`
 	OpenAPI serverOpenAPICmd `cmd:"" name:"openapi" help:"Print the API's OpenAPI document; no server is needed. For example: dayfly server openapi > dayfly.json"`
+	Unit    serverUnitCmd    `cmd:"" help:"Print a hardened systemd unit for the server."`
 	Run     serverRunCmd     `cmd:"" hidden:"" help:"Be the server (service managers start this)."`
 }
 

@@ -14,6 +14,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/ssm/types"
 
 	"github.com/dayfly-infra/dayfly/internal/fault"
+	"github.com/dayfly-infra/dayfly/internal/operation"
 )
 
 const (
@@ -57,7 +58,7 @@ func (d *Driver) SendCommand(ctx context.Context, in Intent, c Command) (id stri
 				text := []rune(c.Comment)
 				comment += ": " + string(text[:min(room, len(text))])
 			}
-			parameters := map[string][]string{"commands": {onceOnly(in.ID, c.Script)}}
+			parameters := map[string][]string{"commands": {onceOnly(in.ID, operation.Of(ctx), c.Script)}}
 			if c.Timeout > 0 {
 				parameters["executionTimeout"] = []string{strconv.Itoa(max(1, int(c.Timeout/time.Second)))}
 			}
@@ -93,7 +94,7 @@ func commandName(id string) string {
 // onceOnly wraps a script so that it runs once on an instance, however often it
 // is delivered: a later delivery waits for the first and answers as it did.
 // What a delivery that was cut off in the middle left is never run again.
-func onceOnly(id, script string) string {
+func onceOnly(id, op, script string) string {
 	name := commandName(id)
 	run := "/bin/sh"
 	if line, _, _ := strings.Cut(script, "\n"); strings.HasPrefix(line, "#!") {
@@ -111,6 +112,10 @@ func onceOnly(id, script string) string {
 		script += "\n"
 	}
 	end := "DAYFLY_" + name
+	variable := ""
+	if operation.Valid(op) { // in its environment, not in what is run: that is the same at each try
+		variable = "export " + operation.Variable + "=" + op + "\n"
+	}
 	return `#!/bin/sh
 # ` + id + `
 d=/run/dayfly/commands/` + name + `
@@ -119,7 +124,7 @@ umask 077
 mkdir -p /run/dayfly/commands || exit 125
 if mkdir "$d" 2>/dev/null; then
 echo $$ >"$d/pid"
-trap 'cat "$d/out"; cat "$d/err" >&2; exit 143' TERM INT HUP
+` + variable + `trap 'cat "$d/out"; cat "$d/err" >&2; exit 143' TERM INT HUP
 : >"$d/out"; : >"$d/err"
 cat >"$d/script" <<'` + end + `'
 ` + script + end + `

@@ -44,7 +44,7 @@ func TestOnceOnly(t *testing.T) {
 			if !strings.HasPrefix(body, "#!") && name != "empty" {
 				body = "echo x >>" + ran + "\n" + body
 			}
-			wrapped := onceOnly("bake/1/"+name, body)
+			wrapped := onceOnly("bake/1/"+name, "", body)
 			for delivery := range 3 {
 				out, errs, code := shell(t, root, wrapped)
 				if out != c.out || errs != c.err || code != c.code {
@@ -62,7 +62,7 @@ func TestOnceOnly(t *testing.T) {
 // cut off says so and runs nothing.
 func TestOnceOnlyTwoDeliveries(t *testing.T) {
 	root, ran := t.TempDir(), filepath.Join(t.TempDir(), "ran")
-	wrapped := onceOnly("bake/1/slow", "echo x >>"+ran+"\nsleep 1\necho end")
+	wrapped := onceOnly("bake/1/slow", "", "echo x >>"+ran+"\nsleep 1\necho end")
 	var wg sync.WaitGroup
 	for range 3 {
 		wg.Go(func() {
@@ -76,7 +76,7 @@ func TestOnceOnlyTwoDeliveries(t *testing.T) {
 		t.Errorf("ran: %q", b)
 	}
 
-	cut := onceOnly("bake/1/cut", "echo x >>"+ran+"\necho begun\nsleep 30")
+	cut := onceOnly("bake/1/cut", "", "echo x >>"+ran+"\necho begun\nsleep 30")
 	cmd := exec.Command("/bin/sh", "-c", strings.ReplaceAll(cut, "/run/dayfly", root))
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)

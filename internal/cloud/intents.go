@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/dayfly-infra/dayfly/internal/fault"
+	"github.com/dayfly-infra/dayfly/internal/operation"
 	"github.com/dayfly-infra/dayfly/internal/store"
 )
 
@@ -20,7 +21,8 @@ const IntentKind = "intent"
 // IntentRecord is what is durable of a mutating call: written before it, with
 // everything that finds its result again, and completed after it.
 type IntentRecord struct {
-	Op      string          `json:"op"` // ec2:RunInstances
+	Op      string          `json:"op"`           // ec2:RunInstances
+	Of      string          `json:"of,omitempty"` // id of the operation that it is part of
 	Object  string          `json:"object"`
 	Token   string          `json:"token"`  // client token
 	Digest  string          `json:"digest"` // of the input
@@ -74,7 +76,7 @@ func perform[R any](ctx context.Context, d *Driver, in Intent, a action[R]) (res
 	known := err == nil
 	switch {
 	case errors.Is(err, store.ErrNotFound):
-		record = IntentRecord{Op: a.op, Object: in.Object, Digest: digest, Attempt: 1, Token: d.token(in.ID, 1), Begun: d.cfg.Clock.Now().UTC()}
+		record = IntentRecord{Op: a.op, Of: operation.Of(ctx), Object: in.Object, Digest: digest, Attempt: 1, Token: d.token(in.ID, 1), Begun: d.cfg.Clock.Now().UTC()}
 	case err != nil:
 		return result, fmt.Errorf("intent %s: %w", in.ID, err)
 	case record.Op != a.op || record.Digest != digest:
@@ -108,6 +110,7 @@ func perform[R any](ctx context.Context, d *Driver, in Intent, a action[R]) (res
 	// Written before every try: also the proof that this process still owns
 	// the work.
 	record.Tries++
+	d.cfg.Log.InfoContext(ctx, "changes the cloud", "call", a.op, "intent", in.ID, "try", record.Tries)
 	if version, err = d.write(ctx, in, version, &record); err != nil {
 		return result, err
 	}

@@ -85,6 +85,7 @@ func TestEveryRole(t *testing.T) {
 		})
 		try("watch", http.MethodGet, "/v1/watch")
 		try("get-openapi", http.MethodGet, "/openapi.json")
+		try("get-metrics", http.MethodGet, "/metrics")
 		for id := range access.Needs {
 			if !seen[id] {
 				t.Errorf("%s is in the table and no operation", id)

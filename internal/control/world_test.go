@@ -27,6 +27,7 @@ import (
 	"github.com/dayfly-infra/dayfly/internal/environment"
 	"github.com/dayfly-infra/dayfly/internal/fault"
 	"github.com/dayfly-infra/dayfly/internal/metrics"
+	"github.com/dayfly-infra/dayfly/internal/operation"
 	"github.com/dayfly-infra/dayfly/internal/pipeline"
 	"github.com/dayfly-infra/dayfly/internal/server"
 	"github.com/dayfly-infra/dayfly/internal/store"
@@ -66,6 +67,7 @@ const fleetTemplate = `Parameters:
   MaxSize: { Type: Number }
   Environment: { Type: String }
   Generation: { Type: String }
+  Operation: { Type: String, Default: "" }
   Vpc: { Type: String }
 Resources:
   Fleet: { Type: "AWS::AutoScaling::AutoScalingGroup" }
@@ -141,7 +143,7 @@ func inWorld(t *testing.T, f func(t *testing.T, w *world)) {
 }
 
 func (w *world) control(st store.Store) *Control {
-	c := &Control{metrics: metrics.New(), cfg: Config{Dir: w.dir, TestInstances: w.quota, Log: slog.New(slog.NewTextHandler(w.log, &slog.HandlerOptions{Level: slog.LevelDebug}))}, store: st, clock: clock.Real{}, cloud: w.cloud.Driver(st)}
+	c := &Control{metrics: metrics.New(), cfg: Config{Dir: w.dir, TestInstances: w.quota, Log: slog.New(operation.Handler(slog.NewTextHandler(w.log, &slog.HandlerOptions{Level: slog.LevelDebug})))}, store: st, clock: clock.Real{}, cloud: w.cloud.Driver(st)}
 	c.wire([]byte("agent"), []byte("probe"), func(string) (box.Box, error) { return w.box, nil })
 	c.files.dir = w.dir
 	return c

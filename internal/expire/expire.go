@@ -113,7 +113,7 @@ func (l *Loop[T]) Reconcile(ctx context.Context, name string) (time.Duration, er
 	if l.first(name, deadline) {
 		return again, nil
 	}
-	l.Log.Info("lease over", "kind", l.Of, "name", name, "deadline", deadline)
+	l.Log.InfoContext(ctx, "lease over", "kind", l.Of, "name", name, "deadline", deadline)
 	return reconcile.Done, reconcile.Update(ctx, l.Store, l.Of, name, func(v *T) error {
 		if d, ended := l.Lease(v); !ended && !l.Clock.Now().Before(d) { // it may have been extended meanwhile
 			l.End(v)

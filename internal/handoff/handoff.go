@@ -86,6 +86,7 @@ type Launch struct {
 	Generation  string
 	Hook        string // name of the launch lifecycle hook
 	Bucket      string // for the report; "" = none
+	Operation   string // id of what the launch is part of, for logs; "" = not known
 }
 
 // Fires tells whether this launch has a release; builders and canaries have none.
@@ -134,7 +135,7 @@ func ParseLaunch(raw string) (Launch, error) {
 	}
 	fields := map[string]*string{
 		"DAYFLY_RELEASE_URL": &l.URL, "DAYFLY_RELEASE_MIRROR": &l.Mirror, "DAYFLY_RELEASE_DIGEST": &l.Digest,
-		"DAYFLY_ENVIRONMENT": &l.Environment, "DAYFLY_GENERATION": &l.Generation, "DAYFLY_LAUNCH_HOOK": &l.Hook, "DAYFLY_BUCKET": &l.Bucket,
+		"DAYFLY_ENVIRONMENT": &l.Environment, "DAYFLY_GENERATION": &l.Generation, "DAYFLY_LAUNCH_HOOK": &l.Hook, "DAYFLY_BUCKET": &l.Bucket, "DAYFLY_OPERATION": &l.Operation,
 	}
 	for i, line := range strings.Split(rest, "\n") {
 		line = strings.TrimSpace(line)
@@ -169,7 +170,7 @@ func (l Launch) check() error {
 		}
 	}
 	// These become parts of object keys and host names.
-	for k, v := range map[string]string{"DAYFLY_ENVIRONMENT": l.Environment, "DAYFLY_GENERATION": l.Generation, "DAYFLY_LAUNCH_HOOK": l.Hook, "DAYFLY_BUCKET": l.Bucket} {
+	for k, v := range map[string]string{"DAYFLY_ENVIRONMENT": l.Environment, "DAYFLY_GENERATION": l.Generation, "DAYFLY_LAUNCH_HOOK": l.Hook, "DAYFLY_BUCKET": l.Bucket, "DAYFLY_OPERATION": l.Operation} {
 		if v != "" && !isWord(v) {
 			errs = append(errs, fmt.Errorf("%s may have letters, digits, dots and dashes only, not %q", k, v))
 		}
@@ -196,6 +197,7 @@ type Report struct {
 	Generation  string `json:"generation"`
 	Digest      string `json:"digest"`
 	Zone        string `json:"zone"`
+	Operation   string `json:"operation,omitempty"`
 
 	OK       bool      `json:"ok"`
 	Reason   string    `json:"reason,omitempty"` // in words, when not OK

@@ -225,7 +225,6 @@ func (l *Loop) fleet(ctx context.Context, e environment.Environment, g environme
 				in.Leave = &instance.Leave{Cause: a.Cause, Why: a.Reason, Since: l.Clock.Now()}
 				in.State = instance.Leaving
 				in.Step(l.Clock.Now(), "is being replaced: "+a.Reason)
-				l.Log.Info("instance is being replaced", "instance", in.Name(), "cause", a.Cause, "why", a.Reason)
 			}
 		}
 		if in.Group == group && in.Leave != nil && in.State != instance.Gone {

@@ -204,7 +204,6 @@ func (l *Loop) touched(in *instance.Instance, c handoff.Condition) {
 	}
 	in.Touch = &t
 	in.Step(l.Clock.Now(), "touched: "+strings.Join(t.What, ", "))
-	l.Log.Warn("instance was touched", "instance", in.Name(), "what", t.What, "by", t.By)
 }
 
 // gone notes down why an instance is not there any more.
@@ -225,7 +224,6 @@ func (l *Loop) gone(in *instance.Instance, m cloud.Instance, now time.Time) {
 	}
 	in.State, in.Ended = instance.Gone, now
 	in.Step(now, "gone: "+in.Why)
-	l.Log.Info("instance is gone", "instance", in.Name(), "cause", in.Cause, "why", in.Why)
 }
 
 // conditions reads what instances say is wrong with them.
@@ -275,7 +273,7 @@ func (l *Loop) commands(ctx context.Context) {
 	found, err := l.Cloud.ForeignCommands(ctx, since)
 	if err != nil {
 		if ctx.Err() == nil {
-			l.Log.Warn("Run Commands of others cannot be listed", "error", err)
+			l.Log.WarnContext(ctx, "Run Commands of others cannot be listed", "error", err)
 		}
 		return
 	}
@@ -350,7 +348,7 @@ func (l *Loop) blame(ctx context.Context, g environment.Generation, k *known) er
 	err = reconcile.Update(ctx, l.Store, image.Kind, name, func(im *image.Image) error {
 		if im.State != image.Quarantined && im.State != image.Retired {
 			im.State, im.Why = image.Quarantined, why
-			l.Log.Error("image is quarantined", "image", name, "why", why)
+			l.Log.ErrorContext(ctx, "image is quarantined", "image", name, "why", why)
 		}
 		return nil
 	})

@@ -124,7 +124,7 @@ func (r *Resolver) Resolve(ctx context.Context, object string, b *blueprint.Blue
 		err = nil // somebody resolved the same bytes at the same time
 	}
 	if err == nil {
-		r.Log.Info("release resolved", "release", name, "artifact", a.Name, "digest", digest, "bytes", size, "for", object)
+		r.Log.InfoContext(ctx, "release resolved", "release", name, "artifact", a.Name, "digest", digest, "bytes", size, "for", object)
 	}
 	return name, err
 }

@@ -14,6 +14,7 @@ import (
 	"github.com/dayfly-infra/dayfly/internal/cloud"
 	"github.com/dayfly-infra/dayfly/internal/environment"
 	"github.com/dayfly-infra/dayfly/internal/fault"
+	"github.com/dayfly-infra/dayfly/internal/operation"
 	"github.com/dayfly-infra/dayfly/internal/reconcile"
 	"github.com/dayfly-infra/dayfly/internal/store"
 )
@@ -68,7 +69,7 @@ func (l *Environments) Reconcile(ctx context.Context, name string) (time.Duratio
 		return 0, err
 	}
 	d := environment.Plan(e, o)
-	l.Log.Debug("environment", "environment", name, "action", d.Action, "generation", d.Number, "reason", d.Reason)
+	l.Log.DebugContext(ctx, "environment", "environment", name, "action", d.Action, "generation", d.Number, "reason", d.Reason)
 	return l.act(ctx, e, o, listener, d)
 }
 
@@ -120,7 +121,7 @@ func (l *Environments) stuckOrFailed(ctx context.Context, e environment.Environm
 			}
 		})
 	}
-	l.Log.Warn("deploy failed", "environment", e.Name, "error", err)
+	l.Log.WarnContext(ctx, "deploy failed", "environment", e.Name, "error", err)
 	return reconcile.Done, l.update(ctx, e.Name, func(e *environment.Environment) {
 		e.Next, e.Blocker, e.Error = nil, nil, err.Error()
 		if e.Serving == 0 {
@@ -261,6 +262,7 @@ func (l *Environments) generate(ctx context.Context, e environment.Environment, 
 			ps[k] = v
 		}
 	}
+	ps[b.Parameters.Operation] = operation.Of(ctx) // of its birth: what is in a stack never changes
 	name := environment.GenerationName(e.Name, d.Number)
 	g := environment.Generation{
 		Environment: e.Name, Number: d.Number, Stack: StackName(l.Cloud.Owner(), fmt.Sprintf("%s-g%d", e.Name, d.Number)),

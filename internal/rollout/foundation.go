@@ -75,7 +75,7 @@ func (l *Foundations) Reconcile(ctx context.Context, name string) (time.Duration
 const launchLimit = 30 * time.Minute
 
 func (l *Foundations) fail(ctx context.Context, name, why string) error {
-	l.Log.Warn("foundation failed", "foundation", name, "why", why)
+	l.Log.WarnContext(ctx, "foundation failed", "foundation", name, "why", why)
 	return l.update(ctx, name, func(f *environment.Foundation) { f.Phase, f.Error, f.Blocker = environment.Failed, why, nil })
 }
 

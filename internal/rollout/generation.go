@@ -472,7 +472,7 @@ func (l *Generations) block(g *environment.Generation, rule, on, message string)
 }
 
 func (l *Generations) fail(ctx context.Context, name, why string) error {
-	l.Log.Warn("generation failed", "generation", name, "why", why)
+	l.Log.WarnContext(ctx, "generation failed", "generation", name, "why", why)
 	return l.update(ctx, name, func(g *environment.Generation) {
 		if g.Phase != environment.Terminating && g.Phase != environment.Gone { // it was decided otherwise meanwhile
 			g.Phase, g.Error, g.Blocker = environment.Failed, why, nil

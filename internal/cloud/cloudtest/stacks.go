@@ -137,6 +137,12 @@ func (d *Driver) StackResources(_ context.Context, name string) ([]cloud.StackRe
 	return nil, Absent("cloudformation:ListStackResources", name)
 }
 
+// StackParameter is what a stack was made with.
+func (c *Cloud) StackParameter(stack, name string) string {
+	defer c.lock()()
+	return c.stack(stack).in.Parameters[name]
+}
+
 // pass takes everything to where it is at a time.
 func (c *Cloud) pass(now time.Time) {
 	for _, s := range c.stacks {
