@@ -34,7 +34,7 @@ type Layer struct {
 var Layers = []Layer{
 	{"entry", []string{"cmd/dayfly", "docs/gen"}},
 	{"shells", []string{"internal/cli", "internal/control"}},
-	{"surfaces", []string{"internal/server", "internal/client", "internal/chronicle", "internal/web", "internal/metrics"}},
+	{"surfaces", []string{"internal/server", "internal/client", "internal/chronicle", "internal/web", "internal/metrics", "internal/trace"}},
 	{"verbs", []string{"internal/bake", "internal/rollout", "internal/heal", "internal/expire", "internal/advance", "internal/sweep"}},
 	{"machinery", []string{"internal/reconcile", "internal/resolve", "internal/puppet", "internal/verify", "internal/seal", "internal/shell", "internal/handoff", "internal/identity", "internal/manifest", "internal/token", "internal/audit"}},
 	{"adapters", []string{"internal/store/...", "internal/cloud", "internal/cloud/limiter", "internal/box/..."}},

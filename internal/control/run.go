@@ -46,6 +46,7 @@ import (
 	"github.com/dayfly-infra/dayfly/internal/store/cached"
 	"github.com/dayfly-infra/dayfly/internal/sweep"
 	"github.com/dayfly-infra/dayfly/internal/template"
+	"github.com/dayfly-infra/dayfly/internal/trace"
 	"github.com/dayfly-infra/dayfly/internal/web"
 )
 
@@ -105,6 +106,7 @@ func Run(ctx context.Context, cfg Config) error {
 		}
 	})
 	wg.Go(func() { c.sweepNowAndThen(ctx) })
+	wg.Go(func() { c.traceNowAndThen(ctx) })
 	wg.Go(func() { c.tidyNowAndThen(ctx, api) })
 	cfg.Log.Info("the server runs", "socket", l.Addr().String(), "listen", tcp.address(), "region", c.cloud.Region(), "owner", c.cloud.Owner())
 	err = serve(ctx, cfg.Log, api, pages, l, tcp)
@@ -162,6 +164,8 @@ type Control struct {
 	engine    *reconcile.Engine
 	clock     clock.Clock
 	metrics   *metrics.Set
+	traces    *trace.Exporter // nil: nobody wants any
+	deployed  chan event.Event
 	limiter   *limiter.Limiter // nil in tests
 	swept     atomic.Pointer[swept]
 	full      atomic.Pointer[blocker.Blocker] // while the disk is nearly full
@@ -209,7 +213,11 @@ func open(ctx context.Context, cfg Config) (*Control, error) {
 		st.Close()
 		return nil, err
 	}
-	c := &Control{cfg: cfg, store: st, clock: clk, metrics: metrics.New(), limiter: limiter.New(clk, cfg.Log)}
+	c := &Control{deployed: make(chan event.Event, 100), cfg: cfg, store: st, clock: clk, metrics: metrics.New(), limiter: limiter.New(clk, cfg.Log)}
+	if c.traces, err = trace.FromEnvironment(os.Getenv, cfg.Version); err != nil {
+		st.Close()
+		return nil, err
+	}
 	d, err := cloud.New(ctx, cloud.Config{Limiter: c.limiter, Answered: c.metrics.Call, Endpoint: os.Getenv("AWS_ENDPOINT_URL"), Owner: owner, Store: st, Clock: clk, Log: cfg.Log, Epoch: reconcile.Epoch})
 	if err != nil {
 		st.Close()
@@ -236,7 +244,7 @@ func open(ctx context.Context, cfg Config) (*Control, error) {
 
 // wire makes the loops over store, cloud and clock.
 func (c *Control) wire(agent, probe []byte, openBox func(address string) (box.Box, error)) {
-	c.chronicle = chronicle.New(metered{c.store, c.metrics}, c.clock, c.cfg.Log, c.metrics.Event)
+	c.chronicle = chronicle.New(metered{c.store, c.metrics}, c.clock, c.cfg.Log, c.happened)
 	c.store = c.chronicle
 	cfg, st, clk, owner := c.cfg, c.store, c.clock, c.cloud.Owner()
 	name := func(record string) string { return rollout.StackName(owner, record) }
