@@ -96,7 +96,7 @@ func (r *reader) parse(raw []byte) *Blueprint {
 	b.Foundation = o.string("foundation", "foundation.yaml")
 	b.Fleet = o.string("fleet", "fleet.yaml")
 	b.Parameters = r.parameterNames(o)
-	b.Environments = r.environments(o)
+	b.Environments = r.environments(o, b.Image.Boot)
 	b.Runs = r.runs(o, b)
 	b.Pipeline = r.pipeline(o, b)
 	o.done()
@@ -193,7 +193,7 @@ func (r *reader) parameterNames(o *object) ParameterNames {
 	return p
 }
 
-func (r *reader) environments(o *object) map[string]Environment {
+func (r *reader) environments(o *object, boot string) map[string]Environment {
 	x := r.object(o.node("environments"), "environments")
 	out := map[string]Environment{}
 	for _, k := range x.order {
@@ -220,6 +220,9 @@ func (r *reader) environments(o *object) map[string]Environment {
 		}
 		if lost := e.oneOf("survive", "none", "none", "1 zone", "2 zones"); lost == "1 zone" || lost == "2 zones" {
 			one.Survive = int(lost[0] - '0')
+			if boot == "puppet" {
+				r.problem(e.position("survive"), "boot: armed", "environments.%s.survive: with image.boot: puppet every instance needs the Puppet server at its boot, so a lost zone could not be made good without it", k)
+			}
 			if one.Survive >= one.Zones {
 				r.problem(e.position("survive"), "", "environments.%s.survive: %s of %d cannot be lost, nothing would be left", k, lost, one.Zones)
 			} else if n := one.Instances(); n > 1000 {

@@ -116,6 +116,7 @@ func TestSurvive(t *testing.T) {
 func TestLoadProblems(t *testing.T) {
 	for _, c := range []struct{ name, from, to, want string }{
 		{"strategy", "size: 45, lease: 24h", "size: 45, replace: green", `dayfly.yaml:9:29: environments.dev.replace cannot be "green"; valid: recreate, blue-green, rolling`},
+		{"surviving with Puppet at boot", good, strings.Replace(strings.Replace(good, "code: puppet/ }", "server: p, role: web }\n  boot: puppet", 1), "size: 45, lease: 24h", "size: 45, survive: 1 zone", 1), `environments.dev.survive: with image.boot: puppet every instance needs the Puppet server`},
 		{"nothing survives", "size: 45, lease: 24h", "size: 45, zones: 1, survive: 1 zone", `environments.dev.survive: 1 zone of 1 cannot be lost`},
 		{"soak of recreate", "size: 45, lease: 24h", "size: 45, soak: 5m", `dayfly.yaml:9:20: environments.dev.soak: recreate deletes what served at once (replace: blue-green)`},
 		{"check of recreate", "size: 45, lease: 24h", "size: 45, replace: { strategy: recreate, check: deploy/deploy }", `environments.dev.replace.check: recreate moves all traffic at once`},
