@@ -77,6 +77,13 @@ const patience = 5 * time.Minute
 
 // Run is the server; it returns when ctx ends, with nothing running any more.
 func Run(ctx context.Context, cfg Config) error {
+	tcp, err := cfg.Listen.open(cfg.Log) // first: what is refused needs no cloud
+	if err != nil {
+		return err
+	}
+	if tcp.Listener != nil {
+		defer tcp.Close()
+	}
 	c, err := open(ctx, cfg)
 	if err != nil {
 		return err
@@ -84,11 +91,6 @@ func Run(ctx context.Context, cfg Config) error {
 	defer c.store.Close()
 	l, err := listen(filepath.Join(cfg.Dir, "server.sock"))
 	if err != nil {
-		return err
-	}
-	tcp, err := cfg.Listen.open(cfg.Log)
-	if err != nil {
-		l.Close()
 		return err
 	}
 	api := server.New(server.Config{Metrics: c.metrics.Handler(), Answered: c.metrics.Request, Backend: c, Store: c.store, Clock: c.clock, Log: cfg.Log, Version: cfg.Version})

@@ -53,11 +53,17 @@ func (c *Control) room(op string) error {
 	return &fault.Error{Kind: fault.Unavailable, Op: op, Object: filepath.Clean(c.cfg.Dir), Code: store.CodeFull, Message: "the server's disk is nearly full: " + b.Message, Hint: "free space there; nothing is lost"}
 }
 
-// whyFull is the reason that concerns everybody.
-func (c *Control) whyFull() []server.Reason {
-	b := c.low()
-	if b == nil {
-		return nil
+// whyAll are the reasons that concern everybody: a disk that is full, an account
+// that is asked too much. Of the latter the server that owns the work knows.
+func (c *Control) whyAll() []server.Reason {
+	out := []server.Reason{}
+	if b := c.low(); b != nil {
+		out = append(out, server.Reason{Object: "server", Phase: "no new work", Sentence: b.Sentence(c.clock.Now())})
 	}
-	return []server.Reason{{Object: "server", Phase: "no new work", Sentence: b.Sentence(c.clock.Now())}}
+	if c.limiter != nil {
+		for _, b := range c.limiter.Blockers() {
+			out = append(out, server.Reason{Object: "server", Phase: "the cloud limits requests", Sentence: b.Sentence(c.clock.Now())})
+		}
+	}
+	return out
 }

@@ -77,7 +77,7 @@ func (a *asked) sentence(b *blocker.Blocker) string {
 // Why implements server.Backend: what an object waits for, and what its parts
 // wait for; of an object that waits for nothing, how it is.
 func (c *Control) Why(ctx context.Context, object string) ([]server.Reason, error) {
-	a := &asked{object: object, now: c.clock.Now(), out: append([]server.Reason{}, c.whyFull()...)}
+	a := &asked{object: object, now: c.clock.Now(), out: c.whyAll()}
 	err := errors.Join(
 		each(ctx, c, bake.Kind, func(b bake.Bake) {
 			a.add(thing{kind: bake.Kind, name: b.Name, phase: string(b.Step), waits: a.sentence(b.Blocker), other: b.Error})

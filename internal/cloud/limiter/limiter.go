@@ -45,6 +45,7 @@ type lane struct {
 	grants           int
 	told             *waiter // who knows that it is first
 	stats            Stats
+	away             away
 }
 
 type waiter struct {
@@ -138,6 +139,7 @@ func (l *Limiter) Wait(ctx context.Context, op string, n int) error {
 func (l *Limiter) leave(la *lane, w *waiter, op string, until time.Time) error {
 	la.remove(w)
 	la.stats.Given++
+	la.away.turn(w.since, l.clock.Now(), until)
 	la.pump(l.clock.Now())
 	return &fault.Error{
 		Kind: fault.Unavailable, Op: op, Message: "the requests that AWS allows this account are used up; the next turn comes at " + until.UTC().Format(time.TimeOnly) + " UTC at the earliest",

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -232,6 +233,50 @@ func TestWaitHonoursItsContext(t *testing.T) {
 		}
 		if err := l.Wait(t.Context(), "ec2:TerminateInstances", 1); err != nil { // another operation
 			t.Error(err)
+		}
+	})
+}
+
+// What waits for seconds, or was turned away, is told with its reason until its
+// turn has come.
+func TestBlockers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const op = "ec2:RunInstances" // 5 at once, then 2 a second
+		l := New(clock.Real{}, nil)
+		var wg sync.WaitGroup
+		for range 25 {
+			wg.Go(func() {
+				if err := l.Wait(t.Context(), op, 1); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		synctest.Wait()
+		if bs := l.Blockers(); len(bs) != 0 {
+			t.Errorf("told at once: %+v", bs)
+		}
+		time.Sleep(4 * time.Second)
+		if bs := l.Blockers(); len(bs) != 1 || bs[0].Rule != "cloud-rate" || bs[0].On != "operation/"+op || time.Since(bs[0].Since) != 4*time.Second || !strings.Contains(bs[0].Message, "wait for their turn") {
+			t.Errorf("%+v", bs)
+		}
+		wg.Wait()
+		if bs := l.Blockers(); len(bs) != 0 {
+			t.Errorf("nobody waits: %+v", bs)
+		}
+		// The buckets are empty: who has less patience than its turn takes is away.
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		for range 40 {
+			wg.Go(func() { _ = l.Wait(ctx, op, 400) })
+		}
+		wg.Wait()
+		time.Sleep(4 * time.Second)
+		if bs := l.Blockers(); len(bs) != 1 || !strings.Contains(bs[0].Message, "turned away") || !bs[0].Until.After(time.Now()) {
+			t.Errorf("%+v", bs)
+		}
+		time.Sleep(30 * time.Minute)
+		if bs := l.Blockers(); len(bs) != 0 {
+			t.Errorf("its turn has come: %+v", bs)
 		}
 	})
 }

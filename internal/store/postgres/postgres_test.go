@@ -186,6 +186,28 @@ func TestRefusedUntouched(t *testing.T) {
 	}
 }
 
+// A server that works while a newer one brings the database to its schema goes on
+// with it, since migrations add and never take away; it is not opened again.
+func TestOlderGoesOn(t *testing.T) {
+	where := database(t)
+	s := openAt(t, where)
+	epoch, ok, err := s.Acquire(t.Context(), "old", time.Minute)
+	if err != nil || !ok {
+		t.Fatal(ok, err)
+	}
+	server.Exec(t, where, `ALTER TABLE record ADD COLUMN newer TEXT; CREATE TABLE newer (a TEXT); INSERT INTO schema_version (version_id, is_applied) VALUES (99999, true)`)
+	if err := s.Apply(t.Context(), epoch, store.Put("a", "x", 0, 1)); err != nil {
+		t.Errorf("it does not write: %v", err)
+	}
+	if v, _, err := store.Get[int](t.Context(), s, "a", "x"); err != nil || v != 1 {
+		t.Errorf("it reads %d: %v", v, err)
+	}
+	if again, err := Open(t.Context(), where, clock.Real{}); err == nil {
+		again.Close()
+		t.Error("an older version was started on it")
+	}
+}
+
 // No error shows the password.
 func TestPassword(t *testing.T) {
 	for _, where := range []string{
