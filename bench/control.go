@@ -25,17 +25,21 @@ func controlGroup() group {
 			{"event-postgres", "the same from one server to another"},
 			{"restart", "a killed server with SQLite works again"},
 			{"takeover", "a dead server's work is another's"},
+			{"suite-overhead", "the server's work for one suite more beside 48, to that beside 8 (the larger of cloud calls and processor time)"},
+			{"suite-overhead-calls", "calls of the cloud for one suite of 2 instances, beside 48"},
+			{"suite-overhead-cpu", "processor time of the server for it, with the cloud in memory"},
 		},
 	}
 }
 
 // controlLimits are what the rows should not be over.
-var controlLimits = map[string]float64{"reconcile-20k-cpu": 5, "reconcile-20k-rss": 200, "event-sqlite": 50, "event-postgres": 50, "restart": 2, "takeover": 15}
+var controlLimits = map[string]float64{"reconcile-20k-cpu": 5, "reconcile-20k-rss": 200, "event-sqlite": 50, "event-postgres": 50, "restart": 2, "takeover": 15, "suite-overhead": 1.5}
 
 // controlTests are the tests that measure rows.
 var controlTests = map[string]string{
 	"reconcile-20k-cpu": "TestFiguresAtRest", "reconcile-20k-rss": "TestFiguresAtRest", "event-sqlite": "TestFiguresEvent", "event-postgres": "TestFiguresEvent",
 	"restart": "TestFiguresServers", "takeover": "TestFiguresServers",
+	"suite-overhead": "TestSuiteOverhead", "suite-overhead-calls": "TestSuiteOverhead", "suite-overhead-cpu": "TestSuiteOverhead",
 }
 
 func measureControl(ctx context.Context, s *session, want func(string) bool) ([]result, error) {
@@ -48,7 +52,7 @@ func measureControl(ctx context.Context, s *session, want func(string) bool) ([]
 	}
 	for k := range s.runs {
 		s.say("run %d of %d", k+1, s.runs)
-		c := exec.CommandContext(ctx, "go", "test", "-count=1", "-v", "-run", "^("+strings.Join(tests, "|")+")$", "./bench/figures")
+		c := exec.CommandContext(ctx, "go", "test", "-count=1", "-v", "-run", "^("+strings.Join(tests, "|")+")$", "./bench/figures", "./internal/control")
 		c.Env = append(os.Environ(), "DAYFLY_FIGURES=1")
 		out, err := c.CombinedOutput()
 		if err != nil {

@@ -44,6 +44,7 @@ var Needs = map[string]Role{
 	"list-runs":         Viewer,
 	"get-result":        Viewer,
 	"list-artifacts":    Viewer,
+	"list-triggers":     Viewer,
 	"get-artifact":      Viewer,
 	"whoami":            Viewer,
 	"list-instances":    Viewer,
@@ -76,6 +77,9 @@ var Needs = map[string]Role{
 	"release-instance": Operator,
 	"exec-bake":        Operator,
 	"quarantine-image": Operator,
+
+	"set-trigger":    Operator, // names secrets of the server
+	"delete-trigger": Operator,
 
 	"delete-image": Operator,
 	"sweep":        Operator,

@@ -134,6 +134,9 @@ func (l *Loop) decide(ctx context.Context, r pipeline.Run, version int64, o pipe
 		}
 		ws = append(ws, more...)
 	}
+	for name, n := range pipeline.Notices(r, next) {
+		ws = append(ws, store.Put(pipeline.NoticeKind, name, store.Any, n))
+	}
 	w := store.Put(pipeline.Kind, r.Name, version, next)
 	before := store.Put(pipeline.Kind, r.Name, version, r)
 	if changed = string(w.Body) != string(before.Body); !changed && len(ws) == 0 {

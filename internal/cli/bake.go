@@ -74,10 +74,11 @@ func (a *app) followBake(ctx context.Context, b bake.Bake) (bake.Bake, error) {
 				return false, unlessDown(p, err)
 			}
 			b = got
-			p.say(b.Sentence)
+			p.show(bakeBlock(b), b.Sentence)
 			return b.Step == bake.Done || (b.Step == bake.Kept && !over), nil
 		}
 	}
+	defer p.end()
 	err := a.wait(ctx, look(ctx))
 	if errors.Is(err, context.Canceled) {
 		over = true

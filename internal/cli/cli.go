@@ -47,6 +47,8 @@ type root struct {
 	Instance instanceCmd `cmd:"" help:"List and show instances; keep one for a look, or have one replaced."`
 	Test     testCmd     `cmd:"" help:"Run the blueprint's suites side by side, each in an environment of its own."`
 	Runs     runCmd      `cmd:"" name:"run" aliases:"runs" help:"Start, follow and decide runs of the pipeline: gates, manual suites, results."`
+	Trigger  triggerCmd  `cmd:"" help:"Start runs by themselves: by time, by a forge's hook."`
+	Top      topCmd      `cmd:"" help:"Show what is under way, again and again."`
 	Why      whyCmd      `cmd:"" help:"Say why something waits."`
 	Events   eventsCmd   `cmd:"" help:"Say what happened: to everything, to one object, or in one operation."`
 	Watch    watchCmd    `cmd:"" help:"Print what changes, as it changes, until Ctrl-C. For example: dayfly watch --kinds environment,run"`
@@ -59,6 +61,8 @@ type root struct {
 	Server   serverCmd   `cmd:"" help:"Start and stop the Dayfly server."`
 	Region   regionCmd   `cmd:"" help:"Start and stop the local region, an AWS-compatible endpoint on this machine."`
 	Box      boxCmd      `cmd:"" help:"Serve a folder of releases, to try things out."`
+	Shell    shellCmd    `cmd:"" name:"completion" help:"Print the completion for a shell."`
+	Words    completeCmd `cmd:"" hidden:"" name:"complete-words" help:"Print what the last word could become."`
 	Version  versionCmd  `cmd:"" help:"Print the version."`
 }
 

@@ -64,13 +64,21 @@ func (a *app) follow(ctx context.Context, e environment.Environment) (environmen
 		case e.Next == nil && e.Want == e.Serving && e.Serving != 0 && e.Serving >= before:
 			p.say(fmt.Sprintf("generation %d serves at %s", e.Serving, e.Address))
 			return true, nil
-		case e.Blocker != nil:
-			p.say(e.Blocker.Message)
-		default:
-			p.say("deciding")
 		}
+		line := "deciding"
+		if e.Blocker != nil {
+			line = e.Blocker.Message
+		}
+		var g *environment.Generation
+		if p.live != nil && e.Want != 0 {
+			if v, err := client.One[environment.Generation](ctx, a.client, "generations", environment.GenerationName(name, e.Want)); err == nil {
+				g = &v
+			}
+		}
+		p.show(deployBlock(e, g, time.Now()), line)
 		return false, nil
 	})
+	p.end()
 	return e, err
 }
 

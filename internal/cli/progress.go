@@ -15,6 +15,7 @@ import (
 // seconds since it began; and now and then when it does not.
 type progress struct {
 	w     io.Writer
+	live  *live // where it is a terminal
 	start time.Time
 
 	mu    sync.Mutex
@@ -24,7 +25,11 @@ type progress struct {
 
 func (a *app) progress() *progress {
 	now := time.Now()
-	return &progress{w: a.err, start: now, since: now}
+	p := &progress{w: a.err, start: now, since: now}
+	if a.Output != "json" {
+		p.live = terminal(a.err)
+	}
+	return p
 }
 
 // still is how long nothing may be printed while something is under way.
@@ -38,7 +43,32 @@ func (p *progress) say(line string) {
 		return
 	}
 	p.last, p.since = line, now
-	fmt.Fprintf(p.w, "%6.1fs  %s\n", now.Sub(p.start).Seconds(), line)
+	text := fmt.Sprintf("%6.1fs  %s", now.Sub(p.start).Seconds(), line)
+	if p.live != nil {
+		p.live.say(text)
+		return
+	}
+	fmt.Fprintln(p.w, text)
+}
+
+// show draws a block where there is a terminal, and says the line elsewhere.
+func (p *progress) show(block []string, line string) {
+	if p.live == nil {
+		p.say(line)
+		return
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.live.draw(block)
+}
+
+// end takes the block away.
+func (p *progress) end() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.live != nil {
+		p.live.clear()
+	}
 }
 
 // How often wait looks without a watch, with one, and at most.

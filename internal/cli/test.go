@@ -78,16 +78,18 @@ func (a *app) followRun(ctx context.Context, r pipeline.Run, own bool) (pipeline
 			if r.Phase == pipeline.Done {
 				return true, nil
 			}
+			line := ""
 			if r.Blocker != nil {
-				line := r.Blocker.Message
+				line = r.Blocker.Message
 				if r.Blocker.Action != "" {
 					line += ": " + r.Blocker.Action
 				}
-				p.say(line)
 			}
+			p.show(runBlock(r, time.Now()), line)
 			return false, nil
 		}
 	}
+	defer p.end()
 	err := a.wait(ctx, look(ctx))
 	if errors.Is(err, context.Canceled) && own {
 		fmt.Fprintf(a.err, "interrupted; canceling %s\n", name)

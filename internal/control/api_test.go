@@ -161,7 +161,7 @@ func TestDocument(t *testing.T) {
 		if err := w.store.Apply(t.Context(), store.NoEpoch, store.Put(environment.Kind, kept.Name, 0, kept)); err != nil {
 			t.Fatal(err)
 		}
-		value := map[string][]string{"roll-back/name": {"nothing", kept.Name, kept.Name}, "name": {"nothing", "shop-dev", run.Name, im.Name}, "suite": {"api"}, "file": {"junit.xml"}, "object": {"", "shop-dev"}, "limit": {"1"}, "to": {im.Name}, "stage": {"go"}, "path": {"junit.xml"},
+		value := map[string][]string{"roll-back/name": {"nothing", kept.Name, kept.Name}, "name": {"nothing", "shop-dev", run.Name, im.Name}, "suite": {"api"}, "file": {"junit.xml"}, "object": {"", "shop-dev"}, "limit": {"1"}, "to": {im.Name}, "set-trigger/name": {"nightly"}, "delete-trigger/name": {"nothing", "nightly"}, "stage": {"go"}, "path": {"junit.xml"},
 			"decide-gate/name": {gated}, "judge-suite/name": {manual}, "judge-suite/suite": {"one"}, "attach/name": {manual}, "attach/suite": {"two"}, "get-artifact/name": {"nothing", run.Name},
 			"exec-bake/name": {broken.Name}, "cancel-bake/name": {broken.Name}, "quarantine-image/name": {im.Name}, "delete-image/name": {"nothing", spare}, "revoke-token/name": {"nothing", revoked.ID}}
 		// Those that serve when they are asked for: a deploy comes before.
@@ -229,8 +229,11 @@ func TestDocument(t *testing.T) {
 				if op.OperationID == "add-blueprint" {
 					body = packed(t, description)
 				}
-				if op.OperationID == "attach" {
+				switch op.OperationID {
+				case "attach":
 					body = []byte("a picture")
+				case "set-trigger":
+					body = fmt.Appendf(nil, `{"files":%q,"seconds":86400}`, w.files)
 				}
 				if len(query) > 0 {
 					target += "?" + query.Encode()

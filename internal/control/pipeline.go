@@ -21,6 +21,7 @@ import (
 	"github.com/dayfly-infra/dayfly/internal/environment"
 	"github.com/dayfly-infra/dayfly/internal/fault"
 	"github.com/dayfly-infra/dayfly/internal/pipeline"
+	"github.com/dayfly-infra/dayfly/internal/reconcile"
 	"github.com/dayfly-infra/dayfly/internal/server"
 	"github.com/dayfly-infra/dayfly/internal/store"
 )
@@ -30,10 +31,17 @@ const runLease = 24 * time.Hour
 
 // Test implements server.Backend.
 func (c *Control) Test(ctx context.Context, t server.Test) (pipeline.Run, error) {
-	return c.startRun(ctx, t, access.Of(ctx).Name, nil)
+	return c.startRun(ctx, t, access.Of(ctx).Name, &started{})
 }
 
-func (c *Control) startRun(ctx context.Context, t server.Test, by string, cause *pipeline.Cause) (pipeline.Run, error) {
+// started is what belongs to a run that no person starts.
+type started struct {
+	cause  pipeline.Cause
+	status *pipeline.Status
+	with   func(run string) []store.Write // in one batch with the run
+}
+
+func (c *Control) startRun(ctx context.Context, t server.Test, by string, st *started) (pipeline.Run, error) {
 	var zero pipeline.Run
 	if err := c.room("test"); err != nil {
 		return zero, err
@@ -45,7 +53,16 @@ func (c *Control) startRun(ctx context.Context, t server.Test, by string, cause 
 	now := c.clock.Now()
 	r := pipeline.Run{
 		Blueprint: b.Name, Files: t.Files, Full: t.Full, Team: b.Runs.Team, AtOnce: b.Runs.AtOnce, Supersede: b.Runs.Supersede,
-		Phase: pipeline.Pending, By: by, Cause: cause, Created: now, Deadline: now.Add(runLease),
+		Phase: pipeline.Pending, By: by, Created: now, Deadline: now.Add(runLease),
+	}
+	for _, n := range b.Runs.Notify {
+		r.Notify = append(r.Notify, pipeline.Notify{To: n.To, Format: n.Format, On: n.On})
+	}
+	if st.cause.Kind != "" {
+		r.Cause = &st.cause
+		if st.cause.Commit != "" {
+			r.Status = st.status
+		}
 	}
 	if r.Stages, r.Suites, err = stages(b, t); err != nil {
 		return zero, err
@@ -69,7 +86,14 @@ func (c *Control) startRun(ctx context.Context, t server.Test, by string, cause 
 			return zero, err
 		}
 		r.Name = pipeline.RunName(b.Name, len(old)+1)
-		err = c.store.Apply(ctx, store.NoEpoch, store.Put(pipeline.Kind, r.Name, 0, r))
+		ws := []store.Write{store.Put(pipeline.Kind, r.Name, 0, r)}
+		if r.Status != nil {
+			ws = append(ws, store.Put(pipeline.NoticeKind, pipeline.StatusName(r.Name), 0, pipeline.Notice{Run: r.Name}))
+		}
+		if st.with != nil {
+			ws = append(ws, st.with(r.Name)...)
+		}
+		err = c.store.Apply(ctx, reconcile.Epoch(ctx), ws...)
 		if errors.Is(err, store.ErrConflict) {
 			continue
 		}

@@ -36,6 +36,7 @@ import (
 	"github.com/dayfly-infra/dayfly/internal/fault"
 	"github.com/dayfly-infra/dayfly/internal/heal"
 	"github.com/dayfly-infra/dayfly/internal/metrics"
+	"github.com/dayfly-infra/dayfly/internal/notify"
 	"github.com/dayfly-infra/dayfly/internal/operation"
 	"github.com/dayfly-infra/dayfly/internal/pipeline"
 	"github.com/dayfly-infra/dayfly/internal/reconcile"
@@ -47,6 +48,7 @@ import (
 	"github.com/dayfly-infra/dayfly/internal/sweep"
 	"github.com/dayfly-infra/dayfly/internal/template"
 	"github.com/dayfly-infra/dayfly/internal/trace"
+	"github.com/dayfly-infra/dayfly/internal/trigger"
 	"github.com/dayfly-infra/dayfly/internal/web"
 )
 
@@ -260,6 +262,7 @@ func (c *Control) wire(agent, probe []byte, openBox func(address string) (box.Bo
 		&rollout.Foundations{Config: rc}, &rollout.Generations{Config: rc}, &rollout.Environments{Config: rc},
 		&advance.Loop{Store: st, Cloud: c.cloud, Blueprints: suiteFiles{c.files}, Images: c.bakes, Releases: c.resolver, Deployer: c, Metrics: c, Prover: c, Capacity: pipeline.Capacity{Instances: cfg.TestInstances}, Clock: clk, Log: cfg.Log, StackName: name},
 		&heal.Loop{Store: st, Cloud: c.cloud, Clock: clk, Log: cfg.Log},
+		&trigger.Loop{Store: st, Starter: c, Clock: clk, Log: cfg.Log}, &notify.Loop{Store: st, Sender: c, Clock: clk, Log: cfg.Log},
 		expire.Environments(st, clk, cfg.Log), expire.Foundations(st, clk, cfg.Log),
 	}})
 	c.measure()

@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"pgregory.net/rapid"
+
+	"github.com/dayfly-infra/dayfly/internal/environment"
 )
 
 var noon = time.Date(2030, 1, 1, 12, 0, 0, 0, time.UTC)
@@ -365,4 +367,33 @@ func TestRunEnds(t *testing.T) {
 			t.Errorf("passed is %v: %+v", m.r.Passed, m.r.Stages)
 		}
 	})
+}
+
+func TestLanded(t *testing.T) {
+	r := Run{Name: "shop-r1", Image: "im", Release: "rel"}
+	good := environment.Environment{Name: "shop-production", Phase: environment.Serving, Want: 2, Serving: 2, Image: "im", Release: "rel"}
+	for _, c := range []struct {
+		name            string
+		f               func(e *environment.Environment)
+		landed          bool
+		refused, waitsA string
+	}{
+		{"it serves", func(*environment.Environment) {}, true, "", ""},
+		{"it is asked for", func(e *environment.Environment) { e.Next = &environment.Change{By: "run/shop-r1"} }, false, "", "serving"},
+		{"it launches", func(e *environment.Environment) { e.Want, e.Phase = 3, environment.Launching }, false, "", "launching"},
+		{"it soaks", func(e *environment.Environment) { e.Shift = &environment.Shift{} }, false, "", "serving"},
+		{"it goes back", func(e *environment.Environment) { e.Back = &environment.Back{} }, false, "", "serving"},
+		{"it went back", func(e *environment.Environment) { e.Image, e.LastBack = "old", &environment.Back{Why: "5 % errors"} }, false, "5 % errors", ""},
+		{"it failed beside the old one", func(e *environment.Environment) { e.Error = "no room" }, false, "no room", ""},
+		{"another deploy came", func(e *environment.Environment) { e.Next = &environment.Change{By: "eve"} }, false, "asked by eve", ""},
+		{"another deploy was done", func(e *environment.Environment) { e.Release = "other" }, false, "release other", ""},
+		{"it is destroyed", func(e *environment.Environment) { e.Destroy = true }, false, "being destroyed", ""},
+		{"it is not there", func(e *environment.Environment) { *e = environment.Environment{} }, false, "gone", ""},
+	} {
+		e := good
+		c.f(&e)
+		if got := Landed(r, e); got.Landed != c.landed || !strings.Contains(got.Refused, c.refused) || (c.refused == "") != (got.Refused == "") || !strings.Contains(got.Waits, c.waitsA) {
+			t.Errorf("%s: %+v", c.name, got)
+		}
+	}
 }

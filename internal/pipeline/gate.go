@@ -164,13 +164,16 @@ func Landed(r Run, e environment.Environment) Target {
 		return Target{Refused: "the environment is being destroyed, or is gone"}
 	case e.Next != nil && e.Next.By != by:
 		return Target{Refused: "another deploy took its place, asked by " + e.Next.By}
-	case e.Next != nil || (e.Want != e.Serving && e.Error == ""):
+	case e.Next != nil || (e.Want != e.Serving && e.Error == "") || e.Shift != nil || e.Back != nil:
+		// Also while it soaks: until then it may go back by itself.
 		if e.Blocker != nil {
 			return Target{Waits: e.Blocker.Message}
 		}
 		return Target{Waits: "it is " + string(e.Phase)}
 	case e.Error != "":
 		return Target{Refused: e.Error}
+	case (e.Image != r.Image || e.Release != r.Release) && e.LastBack != nil:
+		return Target{Refused: "it went back to what served before: " + e.LastBack.Why}
 	case e.Image != r.Image || e.Release != r.Release:
 		return Target{Refused: fmt.Sprintf("%s serves image %s and release %s by now", e.Name, e.Image, e.Release)}
 	}

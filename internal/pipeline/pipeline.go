@@ -58,7 +58,9 @@ type Run struct {
 	Phase      Phase     `json:"phase"`
 	Passed     bool      `json:"passed"` // meaningful when done: every required stage passed
 	By         string    `json:"by"`
-	Cause      *Cause    `json:"cause,omitempty"` // what started it, where it was no person
+	Cause      *Cause    `json:"cause,omitempty"`  // what started it, where it was no person
+	Status     *Status   `json:"status,omitempty"` // where its commit's status is told
+	Notify     []Notify  `json:"notify,omitempty"`
 	Created    time.Time `json:"created"`
 	Ended      time.Time `json:"ended,omitzero"`
 	Deadline   time.Time `json:"deadline"` // lease

@@ -29,6 +29,7 @@ type Backend interface {
 	Cancel(ctx context.Context, run string) (pipeline.Run, error)
 	Results(ctx context.Context, run, suite, file string) ([]byte, error)
 	Runs
+	Triggers
 	DeleteImage(ctx context.Context, name string) error
 	Quarantine(ctx context.Context, name string, q Quarantine) (image.Image, error)
 	Promote(ctx context.Context, name string, p Promote) (image.Channel, error)

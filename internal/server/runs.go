@@ -83,6 +83,7 @@ func (s *Server) runs() {
 			Disposition: mime.FormatMediaType("attachment", map[string]string{"filename": path.Base(in.Path)}),
 		}, nil
 	})
+	s.triggers()
 }
 
 var anyFile = map[string]*huma.Response{"200": {Description: "the file", Content: map[string]*huma.MediaType{"application/octet-stream": {Schema: &huma.Schema{Type: "string", Format: "binary"}}}}}

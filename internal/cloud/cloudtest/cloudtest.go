@@ -38,6 +38,7 @@ type Cloud struct {
 
 	mu         sync.Mutex
 	serial     int
+	looks      int
 	stacks     map[string]*stack
 	listeners  map[string]*listener
 	groups     map[string]*group
@@ -106,6 +107,7 @@ func (*Driver) Identity(context.Context) (string, string, error) {
 // lock begins a look at the cloud as it is now.
 func (c *Cloud) lock() func() {
 	c.mu.Lock()
+	c.looks++
 	c.pass(c.Clock.Now())
 	return c.mu.Unlock
 }
@@ -124,6 +126,9 @@ func (c *Cloud) Put(key string, body []byte) {
 
 // SetParameter publishes a parameter.
 func (c *Cloud) SetParameter(name, value string) { c.parameters[name] = value }
+
+// Looks is how often somebody asked for something, whatever came of it.
+func (c *Cloud) Looks() int { defer c.lock()(); return c.looks }
 
 // Calls is how often an operation had an effect or was refused.
 func (c *Cloud) Calls(op string) int { defer c.lock()(); return c.calls[op] }
