@@ -106,6 +106,7 @@ function Progress({ environment: e }: { environment: Environment }) {
         </div>
       ) : null}
       {blocker && e.phase !== "gone" && <Blocked blocker={blocker} />}
+      {e.went_back && e.phase !== "gone" && <p className="blocked">Went back from generation {e.went_back.from} to {e.went_back.to || "what served before"}, by {e.went_back.by}: {e.went_back.why}</p>}
       {e.error && <p className="bad">{e.error}</p>}
       {g?.error && g.error !== e.error && e.phase !== "gone" && <p className="bad">Generation {g.number}: {g.error}</p>}
       {e.notice && <p className="blocked">{e.notice}</p>}
@@ -143,6 +144,7 @@ export function EnvironmentPage({ name }: { name: string }) {
   const mine = [...generations.values()].filter((g) => g.environment === name).sort((a, b) => b.number - a.number);
   const here = members.filter((i) => i.state !== "gone");
   const left = Date.parse(e.deadline) - now;
+  const lease = e.standing ? "stands until somebody ends it" : left > 0 ? <>ends in {span(left)} <span className="quiet">({moment(e.deadline)})</span></> : "over";
   return (
     <>
       <p className="lead"><Badge>{e.phase}</Badge> {countsText(counts(members))}{e.address && e.phase !== "gone" ? <> · <a href={e.address} rel="noreferrer noopener" target="_blank">{e.address}</a></> : null}</p>
@@ -152,6 +154,9 @@ export function EnvironmentPage({ name }: { name: string }) {
         {may("deployer") && e.phase !== "gone" && !e.destroy && (
           <>
             <Action label="Extend by 4 h" does={() => ask(`/v1/environments/${encode(name)}/lease`, "POST", { minutes: Math.round(Math.max(0, left) / 60000) + 240 })} />
+            {mine.some((g) => g.number !== e.serving && g.phase === "serving") || (e.good ?? []).length > 1 || e.shift ? (
+              <Action label="Roll back" confirm={`Take ${name} back to what served before?`} does={() => ask(`/v1/environments/${encode(name)}/rollback`, "POST", { why: "asked in the console" })} />
+            ) : null}
             <Action label="Terminate" confirm={`Terminate ${plural(here.length, "instance")} of ${name}?`} does={() => ask(`/v1/environments/${encode(name)}`, "DELETE")} />
           </>
         )}
@@ -160,7 +165,7 @@ export function EnvironmentPage({ name }: { name: string }) {
         <div><dt>Image</dt><dd>{e.image ? <Link to={`/images/${encode(e.image)}`}>{e.image}</Link> : "not yet"}</dd></div>
         <div><dt>Release</dt><dd>{e.release ? <><ReleaseName name={e.release} /> <code className="quiet">{e.release}</code></> : "not yet"}</dd></div>
         <div><dt>Size</dt><dd>{e.size}</dd></div>
-        <div><dt>Lease</dt><dd>{e.phase === "gone" ? "ended" : left > 0 ? <>ends in {span(left)} <span className="quiet">({moment(e.deadline)})</span></> : "over"}</dd></div>
+        <div><dt>Lease</dt><dd>{e.phase === "gone" ? "ended" : lease}</dd></div>
         {e.max_age ? <div><dt>Oldest instance</dt><dd>{span(e.max_age / 1e6)}</dd></div> : null}
         {e.run && <div><dt>Run</dt><dd><Link to={`/runs/${encode(e.run)}`}>{e.run}</Link>{e.suite ? `, suite ${e.suite}` : ""}</dd></div>}
       </dl>

@@ -352,6 +352,46 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/v1/images/{name}/lineage": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * What an image comes from, what was made from it, and who runs it
+         * @description Needs the role viewer.
+         */
+        get: operations["get-lineage"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/images/{name}/promote": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Point a channel to an image
+         * @description Needs the role deployer.
+         */
+        post: operations["promote-image"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/v1/images/{name}/quarantine": {
         parameters: {
             query?: never;
@@ -1242,12 +1282,14 @@ export interface components {
             instance: string;
         };
         ImageChannel: {
+            before?: components["schemas"]["ImageMove"][] | null;
             by: string;
             image: string;
             /** Format: date-time */
             moved: string;
             name: string;
             op?: string;
+            why?: string;
         };
         ImageCheck: {
             name: string;
@@ -1259,6 +1301,13 @@ export interface components {
             changes: components["schemas"]["InventoryDifference"][] | null;
             from: string;
             to: string;
+        };
+        ImageMove: {
+            /** Format: date-time */
+            at: string;
+            by: string;
+            image: string;
+            why?: string;
         };
         Instance: {
             address?: string;
@@ -1362,6 +1411,27 @@ export interface components {
             /** @description environment/generation/instance, or the instance's id */
             name: string;
             why?: string;
+        };
+        Lineage: {
+            ami: string;
+            /** @description as the blueprint names it */
+            base?: string;
+            /** @description that point to it */
+            channels: string[] | null;
+            /** @description images that were baked from it */
+            children: string[] | null;
+            /** @description environments that remember it as good */
+            go_back: string[] | null;
+            image: string;
+            /** @description AMI of the base */
+            parent: string;
+            /** @description images of ours among its ancestors, the nearest first */
+            parents: string[] | null;
+            /** @description generations that are made from it and not gone */
+            runs: components["schemas"]["Runner"][] | null;
+            state: string;
+            /** @description channels that pointed to it before */
+            was: string[] | null;
         };
         Minted: {
             by: string;
@@ -1745,6 +1815,11 @@ export interface components {
             /** @description about:blank when it is not there: the title is the status's */
             type?: string;
         };
+        Promote: {
+            /** @description such as stable; with the blueprint's name before it or without */
+            channel: string;
+            why: string;
+        };
         Quarantine: {
             /** @description false ends it */
             quarantined: boolean;
@@ -1782,6 +1857,14 @@ export interface components {
         };
         Rollback: {
             why?: string;
+        };
+        Runner: {
+            environment: string;
+            /** Format: int64 */
+            generation: number;
+            phase: string;
+            /** Format: int64 */
+            size: number;
         };
         StartBake: {
             /** @description digest of the blueprint, from POST /v1/blueprints */
@@ -2533,6 +2616,75 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["ImageDiff"];
+                };
+            };
+            /** @description Error */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    "get-lineage": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                name: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Lineage"];
+                };
+            };
+            /** @description Error */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    "promote-image": {
+        parameters: {
+            query?: never;
+            header?: {
+                /** @description for 24 hours the same key gives the same answer and does nothing again; with another request it is refused */
+                "Idempotency-Key"?: string;
+            };
+            path: {
+                name: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["Promote"];
+            };
+        };
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ImageChannel"];
                 };
             };
             /** @description Error */

@@ -5,7 +5,7 @@ import { span, useNow } from "./words";
 
 const tones: Record<string, string> = {
   serving: "good", done: "good", passed: "good", candidate: "good", verified: "good",
-  launching: "busy", pending: "busy", running: "busy", ending: "busy", terminating: "busy", waiting: "busy",
+  waiting: "busy", retrying: "busy", queued: "busy", launching: "busy", pending: "busy", running: "busy", ending: "busy", terminating: "busy",
   failed: "bad", failing: "bad", quarantined: "bad",
 };
 

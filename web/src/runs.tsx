@@ -8,12 +8,12 @@ import { ago, moment, plural, span, useNow } from "./words";
 
 const over = (t: string | undefined) => Boolean(t) && !t!.startsWith("0001");
 const suites = (r: Run) => r.suites ?? [];
-export const ok = (s: Suite) => !s.error && s.failed === 0 && s.passed > 0 && over(s.ended);
-const state = (s: Suite) => (over(s.ended) ? (ok(s) ? "passed" : "failed") : s.phase);
+const ok = (s: Suite) => over(s.ended) && (s.result ? s.result === "passed" : !s.error && s.failed === 0 && s.passed > 0);
+const state = (s: Suite) => (over(s.ended) ? s.result || (ok(s) ? "passed" : "failed") : s.phase);
 const runState = (r: Run) => (r.phase === "done" ? (r.passed ? "passed" : "failed") : r.phase);
 
 /** What failed first, what is under way next, what passed last. */
-const rank: Record<string, number> = { failed: 0, running: 1, pending: 2, ending: 3, passed: 4 };
+const rank: Record<string, number> = { failed: 0, waiting: 1, retrying: 2, running: 2, launching: 3, queued: 4, pending: 4, ending: 5, passed: 6, skipped: 7 };
 const first = (a: Suite, b: Suite) => (rank[state(a)] ?? 2) - (rank[state(b)] ?? 2) || a.name.localeCompare(b.name);
 
 export function Runs() {
@@ -62,10 +62,81 @@ export function RunPage({ name }: { name: string }) {
         <div><dt>By</dt><dd>{r.by}</dd></div>
         <div><dt>Begun</dt><dd>{moment(r.created)}</dd></div>
       </dl>
-      <h2>Suites</h2>
-      <ul className="suites">
-        {list.map((s) => <SuiteRow key={s.name} run={name} suite={s} now={now} />)}
-      </ul>
+      {r.clean && <p className={r.clean.left ? "bad" : "quiet"}>{r.clean.left ? `${plural(r.clean.left, "thing")} of this run ${r.clean.left === 1 ? "is" : "are"} left: ${(r.clean.names ?? []).join(", ")}` : "Nothing of this run is left in the cloud."}</p>}
+      {(r.stages ?? []).map((stage) => (
+        <section key={stage.name} aria-label={`Stage ${stage.name}`}>
+          <h2>{stage.name} <Badge>{stage.result || stage.phase}</Badge></h2>
+          {stage.why && <p className={stage.result === "failed" ? "bad" : "quiet"}>{stage.why}</p>}
+          {stage.gate && <GateRow run={name} stage={stage} />}
+          {stage.deploy && <p className="facts">deploys to <Link to={`/environments/${encode(stage.deploy.environment || stage.deploy.purpose)}`}>{stage.deploy.environment || stage.deploy.purpose}</Link> what was tested here</p>}
+          <ul className="suites">
+            {list.filter((s) => s.stage === stage.name).map((s) => <SuiteRow key={s.name} run={name} suite={s} now={now} />)}
+          </ul>
+        </section>
+      ))}
+      {(r.stages ?? []).length === 0 && (
+        <>
+          <h2>Suites</h2>
+          <ul className="suites">
+            {list.map((s) => <SuiteRow key={s.name} run={name} suite={s} now={now} />)}
+          </ul>
+        </>
+      )}
+    </>
+  );
+}
+
+type Stage = NonNullable<Run["stages"]>[number];
+
+/** A point where a person decides. The server says who may. */
+function GateRow({ run, stage }: { run: string; stage: Stage }) {
+  const g = stage.gate!;
+  const [comment, setComment] = useState("");
+  const decide = (passed: boolean) => () => ask(`/v1/runs/${encode(run)}/stages/${encode(stage.name)}/verdict`, "POST", { passed, comment });
+  if (g.verdict) return <p className="facts">{g.verdict.passed ? "approved" : "rejected"} by {g.verdict.by}, {moment(g.verdict.at)}{g.verdict.comment ? `: ${g.verdict.comment}` : ""}</p>;
+  if (over(stage.ended)) return null;
+  return (
+    <>
+      <p className="facts">{(g.by ?? []).length ? `decided by ${(g.by ?? []).join(", ")}` : "decided by results"}{g.measured ? ` · ${g.measured}` : ""}{over(g.until) ? ` · until ${moment(g.until)}` : ""}</p>
+      {stage.phase === "waiting" && (g.by ?? []).length > 0 && (
+        <div className="bar">
+          <label>Comment <input value={comment} maxLength={4000} onChange={(e) => setComment(e.target.value)} /></label>
+          <Action className="primary" label={`Approve ${stage.name}`} does={decide(true)} />
+          <Action label="Reject" confirm={`Reject ${stage.name}?`} does={decide(false)} />
+        </div>
+      )}
+    </>
+  );
+}
+
+/** What a tester does: steps, a checklist, and a verdict. */
+function ManualRow({ run, suite: s }: { run: string; suite: Suite }) {
+  const m = s.manual!;
+  const [checked, setChecked] = useState<string[]>([]);
+  const [comment, setComment] = useState("");
+  const judge = (passed: boolean) => () => ask(`/v1/runs/${encode(run)}/suites/${encode(s.name)}/verdict`, "POST", { passed, comment, checked });
+  return (
+    <>
+      {(m.steps ?? []).length > 0 && <ol>{(m.steps ?? []).map((step, n) => <li key={n}>{step}</li>)}</ol>}
+      {m.notice && <p className="blocked">{m.notice}</p>}
+      {m.verdict && <p className="facts">{m.verdict.passed ? "passed" : "failed"} by {m.verdict.by}, {moment(m.verdict.at)}{m.verdict.comment ? `: ${m.verdict.comment}` : ""}</p>}
+      {s.phase === "waiting" && !m.verdict && (
+        <>
+          {s.address && <p>Try it at <a href={s.address} rel="noreferrer noopener" target="_blank">{s.address}</a>{over(m.until) ? `, until ${moment(m.until)}` : ""}.</p>}
+          {may("deployer") && (
+            <>
+              {(m.checklist ?? []).map((c) => (
+                <label key={c} className="point"><input type="checkbox" checked={checked.includes(c)} onChange={(e) => setChecked(e.target.checked ? [...checked, c] : checked.filter((x) => x !== c))} /> {c}</label>
+              ))}
+              <div className="bar">
+                <label>Comment <input value={comment} maxLength={4000} onChange={(e) => setComment(e.target.value)} /></label>
+                <Action className="primary" label={`Pass ${s.name}`} does={judge(true)} />
+                <Action label={`Fail ${s.name}`} does={judge(false)} />
+              </div>
+            </>
+          )}
+        </>
+      )}
     </>
   );
 }
@@ -85,13 +156,16 @@ function SuiteRow({ run, suite: s, now }: { run: string; suite: Suite; now: numb
         {plural(s.size, "instance")} · {over(s.started) ? `took ${span((over(s.ended) ? Date.parse(s.ended!) : now) - Date.parse(s.started!))}` : "not begun"}
         {s.environment ? <> · <Link to={`/environments/${encode(s.environment)}`}>{s.environment}</Link></> : null}
       </p>
+      {s.flaky && <p className="blocked">Flaky: it failed before it passed, in {plural((s.tries ?? []).length + 1, "try", "tries")}.</p>}
+      {s.waits && !over(s.ended) && <p className="blocked">{s.waits}</p>}
       {s.error && <p className="bad">{s.error}</p>}
+      {s.manual && <ManualRow run={run} suite={s} />}
       {(s.failures ?? []).length > 0 && (
         <ul className="failures">
           {(s.failures ?? []).map((f, n) => <li key={n}><strong>{f.case}</strong> {f.message}</li>)}
         </ul>
       )}
-      {over(s.ended) && s.results && (
+      {over(s.ended) && s.results && !s.manual && (
         <details onToggle={(e) => setOpen((e.target as HTMLDetailsElement).open)}>
           <summary>Log of {s.name}</summary>
           {open && <pre tabIndex={0}>{log ?? "It is being read."}</pre>}
