@@ -61,6 +61,8 @@ var Needs = map[string]Role{
 	"cancel-bake":         Deployer,
 	"resolve-release":     Deployer,
 	"deploy":              Deployer,
+	"deploy-again":        Deployer,
+	"foresee-deploy":      Deployer, // it asks the box
 	"destroy-environment": Deployer,
 	"roll-back":           Deployer,
 	"promote-image":       Deployer,

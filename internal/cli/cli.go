@@ -42,6 +42,7 @@ type root struct {
 	Image    imageCmd    `cmd:"" help:"Show one image, or put it into quarantine."`
 	Release  releaseCmd  `cmd:"" help:"Resolve the most recent release in the box, or list releases."`
 	Deploy   deployCmd   `cmd:"" help:"Launch an environment with the most recent release."`
+	Redeploy redeployCmd `cmd:"" help:"Deploy an environment again with the most recent release, with the blueprint that the server has: dayfly redeploy shop-dev"`
 	Env      envCmd      `cmd:"" help:"List, show and destroy environments."`
 	Rollback rollbackCmd `cmd:"" help:"Go back to what served before: dayfly rollback shop-production."`
 	Instance instanceCmd `cmd:"" help:"List and show instances; keep one for a look, or have one replaced."`

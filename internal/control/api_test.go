@@ -141,6 +141,12 @@ func TestDocument(t *testing.T) {
 		w.mustDeploy()
 		w.serves(1)
 		w.wait("all are noted", func() bool { return w.whole(1, 3) })
+		if err := w.deploy("short"); err != nil {
+			t.Fatal(err)
+		}
+		w.wait("the other one serves", func() bool {
+			return get[environment.Environment](w, environment.Kind, "shop-short").Phase == environment.Serving
+		})
 		run := w.ended(w.run("api"))
 		gated := w.pipeline(piped("", "\n  - { stage: x, suites: [{ name: api, run: suites/api.sh, size: 1 }] }\n  - { stage: go, gate: { by: test } }\n"))
 		w.blocked(gated, "gate")
@@ -163,7 +169,8 @@ func TestDocument(t *testing.T) {
 		}
 		value := map[string][]string{"roll-back/name": {"nothing", kept.Name, kept.Name}, "name": {"nothing", "shop-dev", run.Name, im.Name}, "suite": {"api"}, "file": {"junit.xml"}, "object": {"", "shop-dev"}, "limit": {"1"}, "to": {im.Name}, "set-trigger/name": {"nightly"}, "delete-trigger/name": {"nothing", "nightly"}, "stage": {"go"}, "path": {"junit.xml"},
 			"decide-gate/name": {gated}, "judge-suite/name": {manual}, "judge-suite/suite": {"one"}, "attach/name": {manual}, "attach/suite": {"two"}, "get-artifact/name": {"nothing", run.Name},
-			"exec-bake/name": {broken.Name}, "cancel-bake/name": {broken.Name}, "quarantine-image/name": {im.Name}, "delete-image/name": {"nothing", spare}, "revoke-token/name": {"nothing", revoked.ID}}
+			"deploy-again/name": {"nothing", "shop-short"},
+			"exec-bake/name":    {broken.Name}, "cancel-bake/name": {broken.Name}, "quarantine-image/name": {im.Name}, "delete-image/name": {"nothing", spare}, "revoke-token/name": {"nothing", revoked.ID}}
 		// Those that serve when they are asked for: a deploy comes before.
 		ids := sync.OnceValue(func() (ids []string) {
 			w.wait("the environment is at rest", func() bool {

@@ -129,6 +129,19 @@ func (r *Resolver) Resolve(ctx context.Context, object string, b *blueprint.Blue
 	return name, err
 }
 
+// Newest is the artifact that Resolve would take now, and the name of its
+// record, "" where the box does not tell digests. Nothing is fetched.
+func (r *Resolver) Newest(ctx context.Context, b *blueprint.Blueprint) (a box.Artifact, name string, err error) {
+	bx, err := r.Open(b.Release.Box)
+	if err != nil {
+		return a, "", err
+	}
+	if a, err = bx.Resolve(ctx, b.Release.Follow); err == nil && a.Digest != "" {
+		name = recordName(b.Name, a.Digest)
+	}
+	return a, name, err
+}
+
 func recordName(blueprint, digest string) string {
 	return blueprint + "/" + digest[len("sha256:"):len("sha256:")+16]
 }

@@ -23,6 +23,7 @@ type Backend interface {
 	CancelBake(ctx context.Context, name string) (bake.Bake, error)
 	Resolve(ctx context.Context, files string) (release.Release, error)
 	Deploy(ctx context.Context, d Deploy) (environment.Environment, error)
+	Again
 	Destroy(ctx context.Context, name string) (environment.Environment, error)
 	Rollback(ctx context.Context, name string, r Rollback) (environment.Environment, error)
 	Test(ctx context.Context, t Test) (pipeline.Run, error)

@@ -154,6 +154,8 @@ func (s *Server) operations() {
 	})
 
 	s.runs()
+	s.triggers()
+	s.again()
 	s.images()
 	s.instances()
 	records[bake.Bake](s, "bakes", bake.Kind, "why")
