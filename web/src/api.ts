@@ -12,6 +12,7 @@ export type Release = S["Release"];
 export type Run = S["PipelineRun"];
 export type Suite = S["PipelineSuite"];
 export type Bake = S["Bake"];
+export type Foreseen = S["Foreseen"];
 export type Blocker = S["Blocker"];
 export type Who = S["Who"];
 export type Status = S["Status"];

@@ -1,5 +1,5 @@
-import { memo, useMemo, useState } from "react";
-import { ask, encode, type Environment, type Generation } from "./api";
+import { memo, useEffect, useMemo, useState } from "react";
+import { ask, encode, type Environment, type Foreseen, type Generation } from "./api";
 import { may } from "./app";
 import { Grid, hue } from "./grid";
 import { Action, Badge, Blocked } from "./parts";
@@ -114,22 +114,51 @@ function Progress({ environment: e }: { environment: Environment }) {
   );
 }
 
+/** What a deploy would do now, asked when somebody looks at it: the box is asked as well. */
+function useForeseen(e: Environment, wanted: boolean): Foreseen | undefined {
+  const [seen, setSeen] = useState<Foreseen>();
+  const state = `${e.phase} ${e.serving} ${e.want} ${e.release} ${e.next ? "next" : ""}`;
+  useEffect(() => {
+    if (!wanted) return;
+    let here = true;
+    const look = () => void (document.hidden || ask<Foreseen>(`/v1/environments/${encode(e.name)}/deploy`).then((f) => here && setSeen(f), () => here && setSeen(undefined)));
+    look();
+    const again = setInterval(look, 30_000);
+    return () => {
+      here = false;
+      clearInterval(again);
+    };
+  }, [e.name, state, wanted]);
+  return seen;
+}
+
+function willDo(f: Foreseen): string {
+  const { release: r, image: i } = f;
+  const release = r.artifact ? `${r.artifact}${r.serves ? ", which serves already," : ""}` : "the newest release";
+  const image = i.there ? `image ${i.name}` : `image ${i.name ?? ""}, baked first${i.seconds ? ` in about ${span(i.seconds * 1000)}` : ""},`;
+  const takes = f.seconds ? `; ready in about ${span(f.seconds * 1000)} by the last ${f.launches === 1 ? "launch" : `${f.launches} launches`}` : "";
+  return `${plural(f.size, "new instance")} with ${release} on ${image.replace(/,$/, "")}${takes}`;
+}
+
 /** One click. What it will do stands beside it; what goes wrong does not touch what serves. */
-function Deploy({ environment: e }: { environment: Environment }) {
+function Deploy({ environment: e, closely = false }: { environment: Environment; closely?: boolean }) {
   const generations = useKind("generation");
-  if (e.run || !may("deployer") || (e.destroy && e.phase !== "gone")) return null;
+  const [near, setNear] = useState(false);
+  const shown = !e.run && may("deployer") && !(e.destroy && e.phase !== "gone");
+  const seen = useForeseen(e, shown && (closely || near));
+  if (!shown) return null;
   const past = usual(generations.values(), e.name);
   const id = `will-${e.name}`;
   return (
-    <div className="deploy">
+    <div className="deploy" onPointerEnter={() => setNear(true)} onFocus={() => setNear(true)}>
       <Action
         className="primary"
         label="Deploy"
         describedBy={id}
-        does={() => ask("/v1/environments", "POST", { name: e.name, purpose: e.purpose, files: e.files, size: e.size })}
+        does={() => ask(`/v1/environments/${encode(e.name)}/deploy`, "POST", {})}
       />
       <span id={id} className="quiet">
-        {e.name}: {plural(e.size, "new instance")} with the newest release{past ? `, about ${span(past.ms)} by the last ${past.runs === 1 ? "one" : past.runs}` : ""}
+        {e.name}: {seen ? (seen.refused ? `not now: ${seen.refused}${seen.hint ? ` (${seen.hint})` : ""}` : willDo(seen)) : `${plural(e.size, "new instance")} with the newest release${past ? `, about ${span(past.ms)} by the last ${past.runs === 1 ? "one" : past.runs}` : ""}`}
       </span>
     </div>
   );
@@ -150,7 +179,7 @@ export function EnvironmentPage({ name }: { name: string }) {
       <p className="lead"><Badge>{e.phase}</Badge> {countsText(counts(members))}{e.address && e.phase !== "gone" ? <> · <a href={e.address} rel="noreferrer noopener" target="_blank">{e.address}</a></> : null}</p>
       <Progress environment={e} />
       <div className="bar">
-        <Deploy environment={e} />
+        <Deploy environment={e} closely />
         {may("deployer") && e.phase !== "gone" && !e.destroy && (
           <>
             <Action label="Extend by 4 h" does={() => ask(`/v1/environments/${encode(name)}/lease`, "POST", { minutes: Math.round(Math.max(0, left) / 60000) + 240 })} />

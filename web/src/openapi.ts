@@ -172,6 +172,30 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/v1/environments/{name}/deploy": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * What a deploy would do now: release, image, size and usual time. Nothing is begun
+         * @description Needs the role deployer.
+         */
+        get: operations["foresee-deploy"];
+        put?: never;
+        /**
+         * Deploy an environment's blueprint, which the server has, with the most recent release
+         * @description Needs the role deployer.
+         */
+        post: operations["deploy-again"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/v1/environments/{name}/lease": {
         parameters: {
             query?: never;
@@ -804,6 +828,50 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/v1/triggers": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * List triggers, by name
+         * @description Needs the role viewer.
+         */
+        get: operations["list-triggers"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/triggers/{name}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Say when runs of a pipeline begin
+         * @description Needs the role operator.
+         */
+        post: operations["set-trigger"];
+        /**
+         * Remove a trigger
+         * @description Needs the role operator.
+         */
+        delete: operations["delete-trigger"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/v1/watch": {
         parameters: {
             query?: never;
@@ -1012,6 +1080,15 @@ export interface components {
             /**
              * Format: int64
              * @description instances, default the blueprint's
+             */
+            size?: number;
+            /** @description deploy past the pipeline whose stage deploys this environment */
+            untested?: boolean;
+        };
+        DeployAgain: {
+            /**
+             * Format: int64
+             * @description instances, default as many as it has
              */
             size?: number;
             /** @description deploy past the pipeline whose stage deploys this environment */
@@ -1242,6 +1319,53 @@ export interface components {
         Files: {
             /** @description digest of the blueprint, from POST /v1/blueprints */
             files: string;
+        };
+        Foreseen: {
+            blueprint: string;
+            environment: string;
+            /**
+             * Format: int64
+             * @description number of the one that would be made, if nothing else comes first
+             */
+            generation: number;
+            /** @description what a person can do about that */
+            hint?: string;
+            image: components["schemas"]["ForeseenImage"];
+            /**
+             * Format: int64
+             * @description of how many launches that is the median
+             */
+            launches: number;
+            /** @description why it would be refused now */
+            refused?: string;
+            release: components["schemas"]["ForeseenRelease"];
+            /**
+             * Format: double
+             * @description usual time of a launch until all are ready; absent when there was none
+             */
+            seconds?: number;
+            /** Format: int64 */
+            size: number;
+        };
+        ForeseenImage: {
+            name?: string;
+            /**
+             * Format: double
+             * @description usual time of the blueprint's bakes, when it is baked first
+             */
+            seconds?: number;
+            /** @description the environment runs it already */
+            serves: boolean;
+            /** @description false: it is baked first */
+            there: boolean;
+        };
+        ForeseenRelease: {
+            /** @description file in the box */
+            artifact?: string;
+            /** @description its record, whether or not it was resolved before; absent where the box tells no digests */
+            name?: string;
+            /** @description the environment serves it already */
+            serves: boolean;
         };
         Heartbeat: {
             /** Format: int64 */
@@ -1600,6 +1724,16 @@ export interface components {
              */
             revision: number;
         };
+        PageTrigger: {
+            items: components["schemas"]["PipelineTrigger"][] | null;
+            /** @description cursor of the next page; absent on the last one */
+            next?: string;
+            /**
+             * Format: int64
+             * @description since=REVISION in GET /v1/watch misses nothing that came after this list
+             */
+            revision: number;
+        };
         PipelineAttachment: {
             /** Format: date-time */
             at: string;
@@ -1634,6 +1768,12 @@ export interface components {
         PipelineFailure: {
             case: string;
             message: string;
+        };
+        PipelineFired: {
+            /** Format: date-time */
+            at: string;
+            error?: string;
+            run?: string;
         };
         PipelineGate: {
             by?: string[] | null;
@@ -1677,6 +1817,11 @@ export interface components {
             path?: string;
             url: string;
         };
+        PipelineNotify: {
+            format: string;
+            on: string[] | null;
+            to: string;
+        };
         PipelineRun: {
             /** Format: int64 */
             at_once?: number;
@@ -1701,11 +1846,13 @@ export interface components {
             full?: boolean;
             image?: string;
             name: string;
+            notify?: components["schemas"]["PipelineNotify"][] | null;
             op?: string;
             passed: boolean;
             phase: string;
             release?: string;
             stages: components["schemas"]["PipelineStage"][] | null;
+            status?: components["schemas"]["PipelineStatus"];
             suites: components["schemas"]["PipelineSuite"][] | null;
             supersede?: boolean;
             team?: string;
@@ -1722,6 +1869,11 @@ export interface components {
             /** Format: date-time */
             started?: string;
             why?: string;
+        };
+        PipelineStatus: {
+            api: string;
+            forge: string;
+            token: string;
         };
         PipelineSuite: {
             address?: string;
@@ -1779,6 +1931,25 @@ export interface components {
             /** Format: int64 */
             try?: number;
             waits?: string;
+        };
+        PipelineTrigger: {
+            blueprint: string;
+            branch?: string;
+            by: string;
+            /** Format: date-time */
+            created: string;
+            cron?: string;
+            /** Format: int64 */
+            every?: number;
+            files: string;
+            hook?: string;
+            last?: components["schemas"]["PipelineFired"];
+            name: string;
+            /** Format: date-time */
+            next?: string;
+            repo?: string;
+            secret?: string;
+            status?: components["schemas"]["PipelineStatus"];
         };
         PipelineTry: {
             /** Format: date-time */
@@ -1865,6 +2036,37 @@ export interface components {
             phase: string;
             /** Format: int64 */
             size: number;
+        };
+        SetTrigger: {
+            /** @description only pushes to it */
+            branch?: string;
+            /** @description minute hour day month weekday, in UTC */
+            cron?: string;
+            /** @description digest of the blueprint, from POST /v1/blueprints */
+            files: string;
+            /**
+             * @description whose hooks are taken at /hooks/NAME
+             * @enum {string}
+             */
+            hook?: "github" | "gitlab" | "hmac";
+            /** @description only pushes to it */
+            repo?: string;
+            /**
+             * Format: int64
+             * @description so often
+             */
+            seconds?: number;
+            /** @description file with the hook's secret */
+            secret?: string;
+            /** @description default the forge's own */
+            status_api?: string;
+            /**
+             * @description where the commit's status is set
+             * @enum {string}
+             */
+            status_forge?: "github" | "gitlab";
+            /** @description file with the forge's token */
+            status_token?: string;
         };
         StartBake: {
             /** @description digest of the blueprint, from POST /v1/blueprints */
@@ -2278,6 +2480,75 @@ export interface operations {
             cookie?: never;
         };
         requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Environment"];
+                };
+            };
+            /** @description Error */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    "foresee-deploy": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                name: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Foreseen"];
+                };
+            };
+            /** @description Error */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    "deploy-again": {
+        parameters: {
+            query?: never;
+            header?: {
+                /** @description for 24 hours the same key gives the same answer and does nothing again; with another request it is refused */
+                "Idempotency-Key"?: string;
+            };
+            path: {
+                name: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["DeployAgain"];
+            };
+        };
         responses: {
             /** @description OK */
             200: {
@@ -3497,6 +3768,110 @@ export interface operations {
                 content: {
                     "application/json": components["schemas"]["Token"];
                 };
+            };
+            /** @description Error */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    "list-triggers": {
+        parameters: {
+            query?: {
+                /** @description names begin with it */
+                prefix?: string;
+                /** @description exactly this one */
+                name?: string;
+                /** @description next of the page before */
+                cursor?: string;
+                limit?: number;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["PageTrigger"];
+                };
+            };
+            /** @description Error */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    "set-trigger": {
+        parameters: {
+            query?: never;
+            header?: {
+                /** @description for 24 hours the same key gives the same answer and does nothing again; with another request it is refused */
+                "Idempotency-Key"?: string;
+            };
+            path: {
+                name: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["SetTrigger"];
+            };
+        };
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["PipelineTrigger"];
+                };
+            };
+            /** @description Error */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    "delete-trigger": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                name: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description No Content */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
             };
             /** @description Error */
             default: {

@@ -70,6 +70,19 @@ try {
   assert.equal(await page.evaluate(() => window.reloaded), false, "the page was loaded again");
   say("deployed by one click, seen live");
 
+  // Before a click it says what the click would do: the release that the box has,
+  // the image, how many and how long. Saying so begins nothing.
+  await page.getByRole("link", { name: links.environment, exact: true }).click();
+  const next = await records(page, `/v1/environments/${links.environment}/deploy`);
+  assert.ok(next.release.artifact && next.image.there && next.launches > 0, JSON.stringify(next));
+  const will = page.locator(`[id="will-${links.environment}"]`);
+  await will.getByText(next.release.artifact).waitFor();
+  const text = await will.textContent();
+  for (const part of [next.image.name, `${next.size} new instance`, "which serves already", `by the last ${next.launches} launches`]) assert.ok(text.includes(part), `${text}: ${part}`);
+  assert.equal((await generation(page)).next, undefined);
+  await page.goBack();
+  say("says before what a deploy would do");
+
   // Every page, in light and dark and narrow.
   const environment = await generation(page);
   const instance = (await records(page, `/v1/instances?prefix=${links.environment}/&limit=500`)).items.find((i) => i.state === "serving");
