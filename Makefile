@@ -3,7 +3,7 @@ VERSION ?= $(shell git describe --always --dirty 2>/dev/null || echo dev)
 LDFLAGS  = -s -w -X main.version=$(VERSION)
 GO      ?= go
 
-.PHONY: all build deps demo bench test check fmt clean crash console test-browser
+.PHONY: all build deps demo bench test check fmt clean crash console test-browser test-puppetserver
 
 all: build
 
@@ -48,6 +48,12 @@ console:
 test-browser: build
 	scripts/console.sh check
 	go test -count=1 -v ./e2e/browser
+
+# Debian's real Puppet server as an instance, and bakes against it: ten minutes
+# or more, so not part of make test.
+test-puppetserver: build
+	scripts/deps.sh test
+	DAYFLY_TEST_PUPPETSERVER=1 DAYFLY_TEST_BASEIMAGES=$${DAYFLY_TEST_BASEIMAGES:-/var/cache/dayfly} go test -count=1 -v -timeout 40m ./e2e/puppetserver
 
 # Fast, for every commit.
 check:

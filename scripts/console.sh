@@ -5,6 +5,8 @@ set -eu
 cd "$(dirname "$0")/.."
 scripts/deps.sh browser
 cd web
+# Debian's node starts npm; the tools need a newer one, which npm ci brings
+# (node_modules/.bin comes first where npx runs them).
 # The API's types, from the document of the code that is here.
 CGO_ENABLED=0 ${GO:-go} run -buildvcs=false ../cmd/dayfly server openapi > openapi.json.new
 if [ ! -d node_modules ] || [ package-lock.json -nt node_modules/.package-lock.json ]; then

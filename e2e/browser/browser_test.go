@@ -80,7 +80,7 @@ func TestConsole(t *testing.T) {
 	dayfly("deploy", dir+"/shop", "dev")
 	dayfly("test", dir+"/shop")
 	links := fmt.Sprintf(`{"deployer": %q, "viewer": %q, "environment": "shop-dev"}`, strings.TrimSpace(dayfly("console")), strings.TrimSpace(dayfly("console", "--role", "viewer")))
-	cmd := exec.CommandContext(t.Context(), "node", filepath.Join(root, "web/test/console.mjs"), "http://"+address, filepath.Join(root, "build/console"))
+	cmd := exec.CommandContext(t.Context(), filepath.Join(root, "web/node_modules/.bin/node"), filepath.Join(root, "web/test/console.mjs"), "http://"+address, filepath.Join(root, "build/console"))
 	cmd.Stdin = strings.NewReader(links)
 	cmd.WaitDelay = 5 * time.Second
 	out, err := cmd.CombinedOutput()

@@ -33,6 +33,9 @@ func TestPuppetServer(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes minutes")
 	}
+	if os.Getenv("DAYFLY_TEST_PUPPETSERVER") == "" {
+		t.Skip("takes longer than all others together: make test-puppetserver")
+	}
 	if os.Geteuid() != 0 {
 		t.Skip("real instances need root")
 	}
