@@ -154,7 +154,6 @@ func (s *Server) operations() {
 	})
 
 	s.runs()
-	s.triggers()
 	s.again()
 	s.images()
 	s.instances()
