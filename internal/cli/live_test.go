@@ -123,12 +123,12 @@ func TestLiveOnTerminal(t *testing.T) {
 }
 
 func TestLiveElsewhere(t *testing.T) {
-	for _, w := range []io.Writer{&bytes.Buffer{}, os.NewFile(0, "/dev/null")} {
-		if f, ok := w.(*os.File); ok {
-			f, _ = os.OpenFile("/dev/null", os.O_WRONLY, 0)
-			defer f.Close()
-			w = f
-		}
+	null, err := os.OpenFile(os.DevNull, os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer null.Close()
+	for _, w := range []io.Writer{&bytes.Buffer{}, null} {
 		if terminal(w) != nil {
 			t.Errorf("%T is a terminal", w)
 		}

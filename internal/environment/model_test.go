@@ -292,7 +292,7 @@ func TestPlanModel(t *testing.T) {
 					m.gen(n).Healthy, m.floor = rapid.IntRange(0, m.gen(n).Healthy).Draw(t, "left"), false
 				}
 			case "meddle":
-				if m.weight != nil && len(m.weight) > 0 && rapid.IntRange(0, 4).Draw(t, "really") == 0 && !m.e.Destroy {
+				if len(m.weight) > 0 && rapid.IntRange(0, 4).Draw(t, "really") == 0 && !m.e.Destroy {
 					clear(m.weight)
 				}
 			case "destroy":

@@ -28,7 +28,7 @@ func TestFromHeaders(t *testing.T) {
 	if id := TraceID(trace); hex.EncodeToString(id[:]) != trace {
 		t.Errorf("a trace's id became %x", id)
 	}
-	if TraceID("a-request") == TraceID("b-request") || TraceID("a-request") != TraceID("a-request") {
+	if first, again := TraceID("a-request"), TraceID("a-request"); first == TraceID("b-request") || first != again {
 		t.Error("ids of traces are not their operations'")
 	}
 }
