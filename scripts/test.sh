@@ -26,5 +26,4 @@ scripts/console.sh check
 echo "== real namespaces, instances, balancers"
 go test -count=1 -timeout 20m -p 1 ./...
 echo "== the demo, small, on the real binaries"
-# Without a Puppet server, which takes minutes to make: make test-puppetserver.
-DEMO_PUPPET=code DEMO_INSTANCES=9 DEMO_SUITES=3 go run -buildvcs=false ./demo
+DEMO_INSTANCES=9 DEMO_SUITES=3 go run -buildvcs=false ./demo

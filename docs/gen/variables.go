@@ -100,7 +100,7 @@ It passes when it ends with 0 and no test case failed. It may leave JUnit files 
 		in:    [][2]string{{"demo", "setup"}},
 		rows: []row{
 			{"DEMO_INSTANCES", "Instances of the development environment; default 45."},
-			{"DEMO_PUPPET", "`server` (default): the image is baked against a Puppet server that the demo starts as an instance; `code`: by the blueprint's own Puppet code."},
+			{"DEMO_PUPPET", "`code` (default): the image is baked by the blueprint's own Puppet code; `server`: against a Puppet server that the demo starts as an instance."},
 			{"DEMO_SUITES", "Test suites side by side, 1 to 6; default 6."},
 		},
 	},
