@@ -10,6 +10,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -36,6 +37,7 @@ type Agent struct {
 	// looks at none.
 	Changes func(context.Context) ([]manifest.Change, error)
 
+	jitter   func() float64 // from 0 to 1, of pauses
 	began    time.Time
 	web      *http.Client
 	metadata *metadata
@@ -46,7 +48,7 @@ type Agent struct {
 
 // New returns an agent for this instance.
 func New() *Agent {
-	return &Agent{Changes: changes, Env: os.Getenv, Now: time.Now, Log: os.Stderr}
+	return &Agent{Changes: changes, Env: os.Getenv, Now: time.Now, Log: os.Stderr, jitter: rand.Float64}
 }
 
 // start fills in what every subcommand needs.

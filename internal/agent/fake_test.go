@@ -203,7 +203,7 @@ func (s *syncBuffer) String() string {
 func testAgent(t *testing.T, f *cloudFake, root string) (*Agent, *syncBuffer) {
 	log := &syncBuffer{}
 	env := map[string]string{"AWS_EC2_METADATA_SERVICE_ENDPOINT": f.URL, "AWS_ENDPOINT_URL": f.URL}
-	return &Agent{Root: root, Env: func(k string) string { return env[k] }, Now: time.Now, Log: log}, log
+	return &Agent{Root: root, Env: func(k string) string { return env[k] }, Now: time.Now, Log: log, jitter: func() float64 { return 0 }}, log
 }
 
 // armedRoot is an image's file system with a hand-off.

@@ -5,7 +5,6 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
-	"math/rand/v2"
 	"net/http"
 	"os"
 	"strings"
@@ -97,7 +96,7 @@ func (a *Agent) puppet(ctx context.Context, b *boot) (*handoff.Puppeted, error) 
 		case giveUp:
 			return did, fmt.Errorf("Puppet's resources failed %d times, exit code %d: %s", failed, code, said)
 		}
-		wait := pause(did.Runs, rand.Float64())
+		wait := pause(did.Runs, a.jitter())
 		a.say("Puppet's run %d ended with exit code %d, once more in %s: %s", did.Runs, code, wait.Round(time.Second), said)
 		select {
 		case <-ctx.Done():

@@ -126,6 +126,7 @@ func TestBootPuppet(t *testing.T) {
 			if !strings.Contains(read("etc/hosts"), "192.0.2.7 puppet.corp.example # dayfly\n") {
 				t.Error(read("etc/hosts"))
 			}
+			eventually(t, "the hook", func() bool { return len(f.completions()) > 0 }) // a failure is reported first
 			if done := f.completions(); c.ok && !slices.Equal(done, []string{"CONTINUE"}) || !c.ok && !slices.Equal(done, []string{"ABANDON"}) {
 				t.Errorf("the launch hook got %v", done)
 			}
