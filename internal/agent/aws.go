@@ -114,33 +114,47 @@ func (a *api) endpoint(service, region string) (u *url.URL, custom bool, err err
 	return &url.URL{Scheme: "https", Host: service + "." + region + suffix}, false, nil
 }
 
-// query calls an operation of an AWS query service.
-func (a *api) query(ctx context.Context, service, version, action string, args map[string]string) (string, error) {
+// callTime is how long a call may take, with its answer.
+const callTime = 20 * time.Second
+
+// post sends a signed request to a service of this region; the caller closes the
+// answer's body.
+func (a *api) post(ctx context.Context, service, op string, body []byte, header map[string]string) (*http.Response, error) {
 	c, region, err := a.credentials(ctx)
 	if err != nil {
-		return "", err
+		return nil, err
 	}
 	u, _, err := a.endpoint(service, region)
 	if err != nil {
-		return "", err
+		return nil, err
 	}
-	form := url.Values{"Action": {action}, "Version": {version}}
-	for k, v := range args {
-		form.Set(k, v)
-	}
-	body := []byte(form.Encode())
-	ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
-	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, u.Scheme+"://"+u.Host+"/", bytes.NewReader(body))
 	if err != nil {
-		return "", err
+		return nil, err
 	}
-	req.Header.Set("Content-Type", "application/x-www-form-urlencoded; charset=utf-8")
+	for k, v := range header {
+		req.Header.Set(k, v)
+	}
 	sum := sha256.Sum256(body)
 	sign(req, c, service, region, hex.EncodeToString(sum[:]), a.now())
 	res, err := a.client.Do(req)
 	if err != nil {
-		return "", fmt.Errorf("%s:%s: %w", service, action, err)
+		return nil, fmt.Errorf("%s: %w", op, err)
+	}
+	return res, nil
+}
+
+// query calls an operation of an AWS query service.
+func (a *api) query(ctx context.Context, service, version, action string, args map[string]string) (string, error) {
+	form := url.Values{"Action": {action}, "Version": {version}}
+	for k, v := range args {
+		form.Set(k, v)
+	}
+	ctx, cancel := context.WithTimeout(ctx, callTime)
+	defer cancel()
+	res, err := a.post(ctx, service, service+":"+action, []byte(form.Encode()), map[string]string{"Content-Type": "application/x-www-form-urlencoded; charset=utf-8"})
+	if err != nil {
+		return "", err
 	}
 	defer res.Body.Close()
 	return answer(res, service+":"+action)
@@ -149,31 +163,15 @@ func (a *api) query(ctx context.Context, service, version, action string, args m
 // parameter reads an SSM parameter, decrypted.
 func (a *api) parameter(ctx context.Context, name string) (string, error) {
 	const service, op = "ssm", "ssm:GetParameter"
-	c, region, err := a.credentials(ctx)
-	if err != nil {
-		return "", err
-	}
-	u, _, err := a.endpoint(service, region)
-	if err != nil {
-		return "", err
-	}
 	body, err := json.Marshal(map[string]any{"Name": name, "WithDecryption": true})
 	if err != nil {
 		return "", err
 	}
-	ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, callTime)
 	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, u.Scheme+"://"+u.Host+"/", bytes.NewReader(body))
+	res, err := a.post(ctx, service, op, body, map[string]string{"Content-Type": "application/x-amz-json-1.1", "X-Amz-Target": "AmazonSSM.GetParameter"})
 	if err != nil {
 		return "", err
-	}
-	req.Header.Set("Content-Type", "application/x-amz-json-1.1")
-	req.Header.Set("X-Amz-Target", "AmazonSSM.GetParameter")
-	sum := sha256.Sum256(body)
-	sign(req, c, service, region, hex.EncodeToString(sum[:]), a.now())
-	res, err := a.client.Do(req)
-	if err != nil {
-		return "", fmt.Errorf("%s: %w", op, err)
 	}
 	defer res.Body.Close()
 	raw, err := io.ReadAll(io.LimitReader(res.Body, 64<<10))

@@ -39,8 +39,8 @@ func (r *reader) strategy(in *object, n ast.Node, k string) environment.Strategy
 	s.Steps = x.numbers("steps", 1, 100)
 	s.Pause = x.duration("pause", 2*time.Minute, 0, day)
 	s.Check = x.string("check", "")
-	s.ErrorRate = x.percent("max_error_rate", 0, 100)
-	s.Latency = x.duration("max_latency", 0, time.Millisecond, time.Hour)
+	x.percent("max_error_rate", 0, 100)
+	x.duration("max_latency", 0, time.Millisecond, time.Hour)
 	s.Manual = x.oneOf("rollback", "auto", "auto", "manual") == "manual"
 	x.done()
 	for _, key := range []string{"max_error_rate", "max_latency"} {

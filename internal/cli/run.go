@@ -39,18 +39,30 @@ type runStartCmd struct {
 }
 
 func (c *runStartCmd) Run(ctx context.Context, a *app) error {
-	b, err := a.send(ctx, c.Dir)
+	r, err := a.startRun(ctx, c.Dir, server.Test{Full: true})
 	if err != nil {
 		return err
 	}
-	var r pipeline.Run
-	if err := a.client.Post(ctx, "/v1/runs", nil, server.Test{Files: b.Digest, Full: true}, &r); err != nil {
-		return err
-	}
 	if c.Detach {
-		return a.print(r, func(w io.Writer) { fmt.Fprintln(w, r.Name, "has begun; dayfly run watch", r.Name, "follows it") })
+		return a.begun(r)
 	}
 	return a.watchRun(ctx, r)
+}
+
+// startRun sends a blueprint and starts a run of it.
+func (a *app) startRun(ctx context.Context, dir string, t server.Test) (r pipeline.Run, err error) {
+	b, err := a.send(ctx, dir)
+	if err != nil {
+		return r, err
+	}
+	t.Files = b.Digest
+	err = a.client.Post(ctx, "/v1/runs", nil, t, &r)
+	return r, err
+}
+
+// begun says how to follow a run that nobody waits for.
+func (a *app) begun(r pipeline.Run) error {
+	return a.print(r, func(w io.Writer) { fmt.Fprintln(w, r.Name, "has begun; dayfly run watch", r.Name, "follows it") })
 }
 
 // watchRun follows a run that goes on by itself.

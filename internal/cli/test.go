@@ -25,16 +25,12 @@ type testCmd struct {
 }
 
 func (c *testCmd) Run(ctx context.Context, a *app) error {
-	b, err := a.send(ctx, c.Dir)
+	r, err := a.startRun(ctx, c.Dir, server.Test{Suites: c.Suites})
 	if err != nil {
 		return err
 	}
-	var r pipeline.Run
-	if err := a.client.Post(ctx, "/v1/runs", nil, server.Test{Files: b.Digest, Suites: c.Suites}, &r); err != nil {
-		return err
-	}
 	if c.Detach {
-		return a.print(r, func(w io.Writer) { fmt.Fprintln(w, r.Name, "has begun; dayfly run watch", r.Name, "follows it") })
+		return a.begun(r)
 	}
 	if r, err = a.followRun(ctx, r, true); err != nil {
 		return err

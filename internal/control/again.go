@@ -25,10 +25,7 @@ func (c *Control) DeployAgain(ctx context.Context, name string, d server.DeployA
 }
 
 func (c *Control) environment(ctx context.Context, name string) (environment.Environment, error) {
-	e, _, err := store.Get[environment.Environment](ctx, c.store, environment.Kind, name)
-	if errors.Is(err, store.ErrNotFound) {
-		err = &fault.Error{Kind: fault.NotFound, Object: "environment " + name, Message: "there is no such environment", Hint: "dayfly env list; dayfly deploy FOLDER makes one"}
-	}
+	e, _, err := known[environment.Environment](ctx, c, environment.Kind, name, "dayfly env list; dayfly deploy FOLDER makes one")
 	return e, err
 }
 

@@ -251,12 +251,18 @@ func update[T any](ctx context.Context, c *Control, kind, name string, f func(*T
 	return v, err
 }
 
+// known reads a record that a person named; hint says where the right names are.
+func known[T any](ctx context.Context, c *Control, kind, name, hint string) (T, int64, error) {
+	v, version, err := store.Get[T](ctx, c.store, kind, name)
+	if errors.Is(err, store.ErrNotFound) {
+		err = &fault.Error{Kind: fault.NotFound, Object: kind + " " + name, Message: "there is no such " + kind, Hint: hint}
+	}
+	return v, version, err
+}
+
 // DeleteImage implements server.Backend.
 func (c *Control) DeleteImage(ctx context.Context, name string) error {
-	im, version, err := store.Get[image.Image](ctx, c.store, image.Kind, name)
-	if errors.Is(err, store.ErrNotFound) {
-		return &fault.Error{Kind: fault.NotFound, Object: "image " + name, Message: "there is no such image", Hint: "dayfly images lists them"}
-	}
+	im, version, err := c.image(ctx, name)
 	if err != nil {
 		return err
 	}

@@ -16,10 +16,7 @@ import (
 // Promote implements server.Backend: image and channel change in one write.
 func (c *Control) Promote(ctx context.Context, name string, p server.Promote) (image.Channel, error) {
 	for range 20 {
-		i, iv, err := store.Get[image.Image](ctx, c.store, image.Kind, name)
-		if errors.Is(err, store.ErrNotFound) {
-			_, err = c.image(ctx, name)
-		}
+		i, iv, err := c.image(ctx, name)
 		if err != nil {
 			return image.Channel{}, err
 		}
@@ -59,7 +56,7 @@ func (c *Control) followed(ctx context.Context, blueprint, channel string) (stri
 	if err != nil {
 		return "", err
 	}
-	i, err := c.image(ctx, ch.Image)
+	i, _, err := c.image(ctx, ch.Image)
 	if err != nil {
 		return "", err
 	}
@@ -71,7 +68,7 @@ func (c *Control) followed(ctx context.Context, blueprint, channel string) (stri
 
 // Lineage implements server.Backend.
 func (c *Control) Lineage(ctx context.Context, name string) (server.Lineage, error) {
-	i, err := c.image(ctx, name)
+	i, _, err := c.image(ctx, name)
 	if err != nil {
 		return server.Lineage{}, err
 	}

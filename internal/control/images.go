@@ -2,20 +2,18 @@ package control
 
 import (
 	"context"
-	"errors"
 	"fmt"
 
 	"github.com/dayfly-infra/dayfly/internal/access"
 	"github.com/dayfly-infra/dayfly/internal/fault"
 	"github.com/dayfly-infra/dayfly/internal/image"
 	"github.com/dayfly-infra/dayfly/internal/server"
-	"github.com/dayfly-infra/dayfly/internal/store"
 )
 
 // Quarantine implements server.Backend. An image whose quarantine ends is a
 // candidate: whatever it was promoted to, somebody has to look again.
 func (c *Control) Quarantine(ctx context.Context, name string, q server.Quarantine) (image.Image, error) {
-	if _, err := c.image(ctx, name); err != nil {
+	if _, _, err := c.image(ctx, name); err != nil {
 		return image.Image{}, err
 	}
 	return update(ctx, c, image.Kind, name, func(i *image.Image) error {
@@ -42,7 +40,7 @@ const maxReport = 8 << 20
 
 // Report implements server.Backend.
 func (c *Control) Report(ctx context.Context, name string) ([]byte, error) {
-	i, err := c.image(ctx, name)
+	i, _, err := c.image(ctx, name)
 	if err != nil {
 		return nil, err
 	}
@@ -53,10 +51,6 @@ func (c *Control) Report(ctx context.Context, name string) ([]byte, error) {
 	return raw, err
 }
 
-func (c *Control) image(ctx context.Context, name string) (image.Image, error) {
-	i, _, err := store.Get[image.Image](ctx, c.store, image.Kind, name)
-	if errors.Is(err, store.ErrNotFound) {
-		err = &fault.Error{Kind: fault.NotFound, Object: "image " + name, Message: "there is no such image", Hint: "dayfly images lists them"}
-	}
-	return i, err
+func (c *Control) image(ctx context.Context, name string) (image.Image, int64, error) {
+	return known[image.Image](ctx, c, image.Kind, name, "dayfly images lists them")
 }

@@ -15,7 +15,7 @@ const maxInventory = 32 << 20
 
 // SBOM implements server.Backend.
 func (c *Control) SBOM(ctx context.Context, name string) ([]byte, error) {
-	i, err := c.image(ctx, name)
+	i, _, err := c.image(ctx, name)
 	if err != nil {
 		return nil, err
 	}
@@ -28,7 +28,7 @@ func (c *Control) ImageDiff(ctx context.Context, a, b string) (server.ImageDiff,
 	var vs [2]inventory.Inventory
 	var reports [2][]byte
 	for k, name := range []string{a, b} {
-		i, err := c.image(ctx, name)
+		i, _, err := c.image(ctx, name)
 		if err != nil {
 			return d, err
 		}

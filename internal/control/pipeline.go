@@ -198,10 +198,7 @@ func (c *Control) Judge(ctx context.Context, run, suite string, v server.Decisio
 func (c *Control) Attach(ctx context.Context, run, suite, file string, body []byte) (pipeline.Run, error) {
 	person, _, _ := asker(ctx)
 	a := pipeline.Attachment{Name: file, Size: int64(len(body)), By: person, At: c.clock.Now()}
-	r, _, err := store.Get[pipeline.Run](ctx, c.store, pipeline.Kind, run)
-	if errors.Is(err, store.ErrNotFound) {
-		return r, noRun(run)
-	}
+	r, _, err := known[pipeline.Run](ctx, c, pipeline.Kind, run, runsAre)
 	if err != nil {
 		return r, err
 	}
@@ -217,16 +214,11 @@ func (c *Control) Attach(ctx context.Context, run, suite, file string, body []by
 	return update(ctx, c, pipeline.Kind, run, func(r *pipeline.Run) error { return r.Attach(suite, a) })
 }
 
-func noRun(run string) error {
-	return &fault.Error{Kind: fault.NotFound, Object: "run " + run, Message: "there is no such run", Hint: "dayfly run list"}
-}
+const runsAre = "dayfly run list" // where the names of runs are
 
 // suiteOf reads a suite of a run.
 func (c *Control) suiteOf(ctx context.Context, run, suite string) (pipeline.Suite, error) {
-	r, _, err := store.Get[pipeline.Run](ctx, c.store, pipeline.Kind, run)
-	if errors.Is(err, store.ErrNotFound) {
-		return pipeline.Suite{}, noRun(run)
-	}
+	r, _, err := known[pipeline.Run](ctx, c, pipeline.Kind, run, runsAre)
 	if err != nil {
 		return pipeline.Suite{}, err
 	}

@@ -84,10 +84,7 @@ func (c *Control) DeleteTrigger(ctx context.Context, name string) error {
 }
 
 func (c *Control) trigger(ctx context.Context, name string) (pipeline.Trigger, error) {
-	t, _, err := store.Get[pipeline.Trigger](ctx, c.store, pipeline.TriggerKind, name)
-	if errors.Is(err, store.ErrNotFound) {
-		return t, &fault.Error{Kind: fault.NotFound, Object: "trigger " + name, Message: "there is no such trigger", Hint: "dayfly trigger list"}
-	}
+	t, _, err := known[pipeline.Trigger](ctx, c, pipeline.TriggerKind, name, "dayfly trigger list")
 	return t, err
 }
 

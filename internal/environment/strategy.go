@@ -14,14 +14,12 @@ const (
 
 // Strategy is how a deploy moves traffic, and when it goes back by itself.
 type Strategy struct {
-	Replace   string        `json:"replace,omitempty"`    // Recreate (default), BlueGreen, Rolling
-	Steps     []int         `json:"steps,omitempty"`      // shares of the traffic in per cent, rising, the last is 100
-	Pause     time.Duration `json:"pause,omitempty"`      // each step lasts so long at least
-	Soak      time.Duration `json:"soak,omitempty"`       // what served before stays so long after all traffic has moved
-	Check     string        `json:"check,omitempty"`      // command of the team's that judges a step; a path in the blueprint
-	ErrorRate float64       `json:"error_rate,omitempty"` // per cent of the new generation's requests that may fail; 0 = nobody counts
-	Latency   time.Duration `json:"latency,omitempty"`    // its mean response time at most; 0 = nobody measures
-	Manual    bool          `json:"manual,omitempty"`     // people decide whether to go back
+	Replace string        `json:"replace,omitempty"` // Recreate (default), BlueGreen, Rolling
+	Steps   []int         `json:"steps,omitempty"`   // shares of the traffic in per cent, rising, the last is 100
+	Pause   time.Duration `json:"pause,omitempty"`   // each step lasts so long at least
+	Soak    time.Duration `json:"soak,omitempty"`    // what served before stays so long after all traffic has moved
+	Check   string        `json:"check,omitempty"`   // command of the team's that judges a step; a path in the blueprint
+	Manual  bool          `json:"manual,omitempty"`  // people decide whether to go back
 }
 
 // steps are the shares that are gone through.
@@ -52,7 +50,6 @@ type Shift struct {
 	Step  int       `json:"step"`           // index into the strategy's steps
 	Since time.Time `json:"since,omitzero"` // the step's traffic is set since then; zero = not yet
 	Soak  time.Time `json:"soak,omitzero"`  // until then From stays; zero = not all traffic has moved
-	Ended bool      `json:"ended,omitempty"`
 	// Back says that this is the way back, which nobody judges: From only ends
 	// its requests.
 	Back bool `json:"back,omitempty"`

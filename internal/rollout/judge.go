@@ -18,8 +18,7 @@ import (
 const checkTime = 10 * time.Minute
 
 // judge asks what can be known of the generation that traffic moves to: the
-// load balancer's counts, and the team's own check. It asks only while that
-// decides something.
+// team's own check. It asks only while that decides something.
 func (l *Environments) judge(ctx context.Context, e environment.Environment, o environment.Observed) (environment.Verdict, error) {
 	s := e.Shift
 	if s == nil || s.Back || s.From == 0 || s.Since.IsZero() || e.Back != nil || e.Destroy || s.To != e.Want {

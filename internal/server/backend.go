@@ -105,12 +105,15 @@ type Test struct {
 	Full   bool     `json:"full,omitempty" doc:"the whole pipeline, with manual suites, gates and deploys"`
 }
 
-// TransformSchema implements huma.SchemaTransformer: tags cannot bound what is in
-// a list.
-func (Test) TransformSchema(_ huma.Registry, s *huma.Schema) *huma.Schema {
-	most := 60
-	s.Properties["suites"].Items.MaxLength = &most
+// bound limits each entry of a list, in characters: tags cannot.
+func bound(s *huma.Schema, list string, most int) *huma.Schema {
+	s.Properties[list].Items.MaxLength = &most
 	return s
+}
+
+// TransformSchema implements huma.SchemaTransformer.
+func (Test) TransformSchema(_ huma.Registry, s *huma.Schema) *huma.Schema {
+	return bound(s, "suites", 60)
 }
 
 // Files names a blueprint.

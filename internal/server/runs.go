@@ -28,12 +28,9 @@ type Decision struct {
 	Override bool     `json:"override,omitempty" doc:"an administrator decides a gate that is for others"`
 }
 
-// TransformSchema implements huma.SchemaTransformer: tags cannot bound what is in
-// a list.
+// TransformSchema implements huma.SchemaTransformer.
 func (Decision) TransformSchema(_ huma.Registry, s *huma.Schema) *huma.Schema {
-	most := 1000
-	s.Properties["checked"].Items.MaxLength = &most
-	return s
+	return bound(s, "checked", 1000)
 }
 
 // SuitePath names a suite of a run.

@@ -1232,7 +1232,6 @@ export interface components {
             back?: boolean;
             checked?: boolean;
             command?: string;
-            ended?: boolean;
             /** Format: int64 */
             from?: number;
             instance?: string;
@@ -1248,10 +1247,6 @@ export interface components {
         };
         EnvironmentStrategy: {
             check?: string;
-            /** Format: double */
-            error_rate?: number;
-            /** Format: int64 */
-            latency?: number;
             manual?: boolean;
             /** Format: int64 */
             pause?: number;
