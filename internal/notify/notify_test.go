@@ -38,6 +38,14 @@ func (r *receiver) tell(s string) error {
 	return nil
 }
 
+// told is what arrived so far. A sleep in a bubble ends when all others wait,
+// which orders no memory: the lock does.
+func (r *receiver) told() []string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return slices.Clone(r.got)
+}
+
 func (r *receiver) Notify(_ context.Context, n pipeline.Notice, _ pipeline.Run) error {
 	return r.tell(n.Text)
 }
@@ -78,8 +86,8 @@ func TestLoop(t *testing.T) {
 		put(pipeline.Kind, "r1", run)
 		put(pipeline.NoticeKind, "r1/gate-0-0", pipeline.Notice{Run: "r1", To: "chat", Text: "gate"})
 		time.Sleep(5 * time.Minute)
-		if !slices.Equal(rec.got, []string{"gate"}) || left() != 0 {
-			t.Fatalf("%v, %d left", rec.got, left())
+		if !slices.Equal(rec.told(), []string{"gate"}) || left() != 0 {
+			t.Fatalf("%v, %d left", rec.told(), left())
 		}
 		// The status follows the run, each state once.
 		put(pipeline.NoticeKind, pipeline.StatusName("r1"), pipeline.Notice{Run: "r1"})
@@ -92,8 +100,8 @@ func TestLoop(t *testing.T) {
 		rec.mu.Unlock()
 		put(pipeline.Kind, "r1", run)
 		time.Sleep(5 * time.Minute)
-		if !slices.Equal(rec.got, []string{"gate", "pending", "success"}) || left() != 0 {
-			t.Fatalf("%v, %d left", rec.got, left())
+		if !slices.Equal(rec.told(), []string{"gate", "pending", "success"}) || left() != 0 {
+			t.Fatalf("%v, %d left", rec.told(), left())
 		}
 		// What is refused is given up, and known for a week.
 		rec.mu.Lock()
