@@ -32,18 +32,95 @@ type Layer struct {
 
 // Layers from the top to the bottom.
 var Layers = []Layer{
-	{"entry", []string{"cmd/dayfly", "docs/gen"}},
-	{"shells", []string{"internal/cli", "internal/control"}},
-	{"surfaces", []string{"internal/server", "internal/client", "internal/chronicle", "internal/web", "internal/metrics", "internal/trace"}},
-	{"verbs", []string{"internal/bake", "internal/rollout", "internal/heal", "internal/expire", "internal/advance", "internal/notify", "internal/trigger", "internal/sweep"}},
-	{"machinery", []string{"internal/reconcile", "internal/resolve", "internal/puppet", "internal/verify", "internal/seal", "internal/shell", "internal/hook", "internal/handoff", "internal/identity", "internal/manifest", "internal/token", "internal/audit"}},
-	{"adapters", []string{"internal/store/...", "internal/cloud", "internal/cloud/limiter", "internal/box/..."}},
-	{"nouns", []string{"internal/blueprint", "internal/image", "internal/release", "internal/environment", "internal/instance", "internal/inventory", "internal/pipeline", "internal/event", "internal/access", "internal/blocker", "internal/template", "internal/template/schema"}},
-	{"ground", []string{"internal/fault", "internal/clock", "internal/operation"}},
+	{"entry", []string{
+		"cmd/dayfly",
+		"docs/gen",
+	}},
+	{"shells", []string{
+		"internal/cli",
+		"internal/control",
+	}},
+	{"surfaces", []string{
+		"internal/server",
+		"internal/client",
+		"internal/chronicle",
+		"internal/web",
+		"internal/metrics",
+		"internal/trace",
+	}},
+	{"verbs", []string{
+		"internal/bake",
+		"internal/rollout",
+		"internal/heal",
+		"internal/expire",
+		"internal/advance",
+		"internal/notify",
+		"internal/trigger",
+		"internal/sweep",
+	}},
+	{"machinery", []string{
+		"internal/reconcile",
+		"internal/resolve",
+		"internal/puppet",
+		"internal/verify",
+		"internal/seal",
+		"internal/shell",
+		"internal/hook",
+		"internal/handoff",
+		"internal/identity",
+		"internal/manifest",
+		"internal/token",
+		"internal/audit",
+	}},
+	{"adapters", []string{
+		"internal/store/...",
+		"internal/cloud",
+		"internal/cloud/limiter",
+		"internal/box/...",
+	}},
+	{"nouns", []string{
+		"internal/blueprint",
+		"internal/image",
+		"internal/release",
+		"internal/environment",
+		"internal/instance",
+		"internal/inventory",
+		"internal/pipeline",
+		"internal/event",
+		"internal/access",
+		"internal/blocker",
+		"internal/template",
+		"internal/template/schema",
+	}},
+	{"ground", []string{
+		"internal/fault",
+		"internal/clock",
+		"internal/operation",
+	}},
 }
 
 // Apart are the packages outside of the rows; rules of their own hold them.
-var Apart = []string{"internal/region/...", "internal/agent", "cmd/dayfly-agent", "internal/autosign", "internal/autosign/csrtest", "cmd/dayfly-autosign", "cmd/dayfly-guest", "internal/template/schema/schemagen", "internal/archtest", "internal/cloud/cloudtest", "cmd/dayfly-probe", "internal/goss", "internal/secrets", "internal/inventory/...", "demo/...", "bench/...", "crash/...", "e2e/...", "examples/..."}
+var Apart = []string{
+	"internal/region/...",
+	"internal/agent",
+	"cmd/dayfly-agent",
+	"internal/autosign",
+	"internal/autosign/csrtest",
+	"cmd/dayfly-autosign",
+	"cmd/dayfly-guest",
+	"internal/template/schema/schemagen",
+	"internal/archtest",
+	"internal/cloud/cloudtest",
+	"cmd/dayfly-probe",
+	"internal/goss",
+	"internal/secrets",
+	"internal/inventory/...",
+	"demo/...",
+	"bench/...",
+	"crash/...",
+	"e2e/...",
+	"examples/...",
+}
 
 // Rule forbids imports. A path is forbidden when Deny has it and Except has not.
 type Rule struct {
@@ -63,9 +140,29 @@ var (
 	// world is what reaches beyond the process.
 	world = []string{"os", "os/exec", "os/signal", "net", "net/http", "syscall", "database/sql"}
 	// support is for tests: no binary needs it, and it may import testing.
-	support = []string{"internal/store/storetest", "internal/store/pgtest", "internal/box/boxtest", "internal/cloud/cloudtest", "internal/autosign/csrtest", "internal/region/hypervisor/conformance", "internal/region/network/conformance", "internal/region/balancer/conformance"}
+	support = []string{
+		"internal/store/storetest",
+		"internal/store/pgtest",
+		"internal/box/boxtest",
+		"internal/cloud/cloudtest",
+		"internal/autosign/csrtest",
+		"internal/region/hypervisor/conformance",
+		"internal/region/network/conformance",
+		"internal/region/balancer/conformance",
+	}
 	// services of the region, which meet on the bus alone.
-	services = []string{"internal/region/ec2", "internal/region/autoscaling", "internal/region/elb", "internal/region/cfn", "internal/region/ssm", "internal/region/iam", "internal/region/sts", "internal/region/s3", "internal/region/imds", "internal/region/dns"}
+	services = []string{
+		"internal/region/ec2",
+		"internal/region/autoscaling",
+		"internal/region/elb",
+		"internal/region/cfn",
+		"internal/region/ssm",
+		"internal/region/iam",
+		"internal/region/sts",
+		"internal/region/s3",
+		"internal/region/imds",
+		"internal/region/dns",
+	}
 )
 
 // Rules of the architecture.
