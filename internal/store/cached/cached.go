@@ -10,6 +10,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 	"strings"
 	"sync"
@@ -20,7 +21,7 @@ import (
 )
 
 const (
-	// batch is how many changes are read at once.
+	// batch is how many changes are read at once, but for the first time.
 	batch = 500
 	// every is how often memory is compared with the store without being told;
 	// stale is when it is not believed any more because that did not succeed.
@@ -123,7 +124,14 @@ func (s *Store) compare(ctx context.Context) error {
 	s.mu.RUnlock()
 	began := s.clock.Now()
 	for {
-		changes, err := s.Store.Changes(ctx, from, batch)
+		// What is there at first is read at once: between two parts of it lie
+		// revisions whose deletions are forgotten, so the second would be refused,
+		// today and at every other try.
+		limit := batch
+		if from == 0 {
+			limit = math.MaxInt32
+		}
+		changes, err := s.Store.Changes(ctx, from, limit)
 		if errors.Is(err, store.ErrForgotten) {
 			s.forget()
 			s.rouse()
@@ -143,7 +151,7 @@ func (s *Store) compare(ctx context.Context) error {
 			from = r.Revision
 		}
 		s.applied = from
-		if len(changes) < batch {
+		if len(changes) < limit {
 			s.knows, s.compared = max(s.knows, heard), began
 			s.mu.Unlock()
 			return nil

@@ -28,8 +28,9 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 // counting counts the reads that went past the memory.
 type counting struct {
 	store.Store
-	reads atomic.Int64
-	down  atomic.Bool
+	reads     atomic.Int64
+	down      atomic.Bool
+	forgotten atomic.Int64 // deletions up to this revision
 }
 
 var errDown = errors.New("the database is down")
@@ -55,6 +56,9 @@ func (c *counting) Page(ctx context.Context, kind string, r store.Range) ([]stor
 func (c *counting) Changes(ctx context.Context, revision int64, limit int) ([]store.Record, error) {
 	if c.down.Load() {
 		return nil, errDown
+	}
+	if 0 < revision && revision < c.forgotten.Load() {
+		return nil, store.ErrForgotten
 	}
 	return c.Store.Changes(ctx, revision, limit)
 }
@@ -96,6 +100,28 @@ func TestSuite(t *testing.T) {
 		s, _ := over(t, filepath.Join(t.TempDir(), "x.db"), 0, "a", "b", "c", "k", "n", "x")
 		return s
 	})
+}
+
+// A server that starts on records of weeks finds most deletions forgotten.
+func TestFillsBeforeForgotten(t *testing.T) {
+	inner, err := sqlite.Open(t.Context(), filepath.Join(t.TempDir(), "x.db"), clock.Real{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range 1200 { // more than is read at once
+		if err := inner.Apply(t.Context(), store.NoEpoch, store.Put("a", fmt.Sprintf("n%04d", i), 0, i)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	c := &counting{Store: inner}
+	c.forgotten.Store(1100)
+	s := cached.New(cached.Config{Store: c, Kinds: []string{"a"}, Clock: clock.Real{}})
+	defer func() {
+		if err := s.Close(); err != nil {
+			t.Error(err)
+		}
+	}()
+	settled(t, s, c, "a")
 }
 
 // At rest reads cost the database nothing.
