@@ -44,7 +44,7 @@ func peerRun(lowers []string) (argv []string, err error) {
 
 // releaseAt is where a peer finds the release in the box on its bridge.
 func releaseAt(gateway netip.Addr) string {
-	return "http://" + gateway.String() + "/shop/shop-" + version + ".tar.gz"
+	return "http://" + gateway.String() + "/shop/shop-" + version + ".tar"
 }
 
 func readLayered(lowers []string, name string) ([]byte, error) {
