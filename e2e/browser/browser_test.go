@@ -3,8 +3,8 @@
 package browser
 
 import (
+	"bytes"
 	"encoding/json"
-	"fmt"
 	"net"
 	"os"
 	"os/exec"
@@ -82,17 +82,64 @@ func TestConsole(t *testing.T) {
 	dayfly("server", "start", "--listen", address)
 	dayfly("init", dir+"/shop")
 	dayfly("deploy", dir+"/shop", "dev")
-	dayfly("test", dir+"/shop")
-	links := fmt.Sprintf(`{"deployer": %q, "viewer": %q, "environment": "shop-dev"}`, strings.TrimSpace(dayfly("console")), strings.TrimSpace(dayfly("console", "--role", "viewer")))
-	cmd := exec.CommandContext(t.Context(), filepath.Join(root, "web/node_modules/.bin/node"), filepath.Join(root, "web/test/console.mjs"), "http://"+address, filepath.Join(root, "build/console"))
-	cmd.Stdin = strings.NewReader(links)
-	cmd.WaitDelay = 5 * time.Second
-	out, err := cmd.CombinedOutput()
-	t.Logf("%s", out)
-	if err != nil {
-		t.Fatal(err)
+	drive := func(t *testing.T, script string, given map[string]any) {
+		t.Helper()
+		raw, err := json.Marshal(given)
+		if err != nil {
+			t.Fatal(err)
+		}
+		cmd := exec.CommandContext(t.Context(), filepath.Join(root, "web/node_modules/.bin/node"), filepath.Join(root, "web/test", script), "http://"+address, filepath.Join(root, "build/console"))
+		cmd.Stdin = bytes.NewReader(raw)
+		cmd.WaitDelay = 5 * time.Second
+		out, err := cmd.CombinedOutput()
+		t.Logf("%s: %s", script, out)
+		if err != nil {
+			t.Fatal(script, err)
+		}
 	}
+	trim := func(args ...string) string { return strings.TrimSpace(dayfly(args...)) }
+	t.Run("look", func(t *testing.T) {
+		dayfly("test", dir+"/shop")
+		drive(t, "console.mjs", map[string]any{"deployer": trim("console"), "viewer": trim("console", "--role", "viewer"), "environment": "shop-dev"})
+	})
+	t.Run("decide", func(t *testing.T) {
+		// A second release to go back from, and a run for people to decide.
+		run(dir+"/shop/box", nil, "sh", "release.sh", "1.1.0")
+		dayfly("redeploy", "shop-dev")
+		file := dir + "/shop/dayfly.yaml"
+		raw, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(file, append(raw, people...), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		var r struct{ Name string }
+		if err := json.Unmarshal([]byte(dayfly("run", "start", dir+"/shop", "--detach", "--output", "json")), &r); err != nil {
+			t.Fatal(err)
+		}
+		given := map[string]any{"run": r.Name, "environment": "shop-dev", "artifacts": []string{"shop-1.0.0.tar.gz", "shop-1.1.0.tar.gz"}}
+		for name, role := range map[string]string{"ann": "deployer", "ben": "deployer", "olga": "operator"} {
+			given[name] = trim("token", "create", "--name", name, "--role", role)
+		}
+		drive(t, "decide.mjs", given)
+	})
 }
+
+// people is what a pipeline asks of people.
+const people = `  - stage: look
+    required: false
+    suites:
+      - name: orders
+        manual: { steps: [log in, place an order], checklist: [the order is listed, a mail came] }
+        size: 3
+        lease: 1h
+      - { name: mail, manual: "look into the inbox", size: 3, lease: 1h }
+  - stage: approve
+    gate: { by: [ann] }
+  - stage: last
+    gate: { by: [ann] }
+`
 
 func free(t *testing.T) string {
 	t.Helper()

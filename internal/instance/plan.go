@@ -209,9 +209,9 @@ func (p *planner) replaceWilling() {
 		byID[m.ID] = m
 		switch {
 		case m.Keep != nil:
-			wants = append(wants, Action{ID: m.ID, Cause: Asked, Reason: "it is kept for a look, asked by " + m.Keep.By})
+			wants = append(wants, Action{ID: m.ID, Cause: Asked, Reason: because("it is kept for a look, asked by "+m.Keep.By, m.Keep.Why)})
 		case m.Ask != nil:
-			wants = append(wants, Action{ID: m.ID, Cause: Asked, Reason: "asked by " + m.Ask.By})
+			wants = append(wants, Action{ID: m.ID, Cause: Asked, Reason: because("asked by "+m.Ask.By, m.Ask.Why)})
 		case m.Touch != nil && p.p.Touched:
 			wants = append(wants, Action{ID: m.ID, Cause: Touched, Reason: touched(*m.Touch)})
 		default:
@@ -323,4 +323,12 @@ func (p *planner) end() {
 			return
 		}
 	}
+}
+
+// because is a sentence with the reason that a person gave, if any.
+func because(what, why string) string {
+	if why == "" {
+		return what
+	}
+	return what + ": " + why
 }

@@ -37,11 +37,11 @@ export async function ask<T>(path: string, method = "GET", body?: unknown): Prom
       credentials: "same-origin",
       headers: {
         "X-Dayfly-Console": "1",
-        ...(body === undefined ? {} : { "Content-Type": "application/json" }),
+        ...(body === undefined ? {} : { "Content-Type": body instanceof Blob ? "application/octet-stream" : "application/json" }),
         // A click that is repeated because its answer was lost does nothing twice.
         ...(method === "POST" && path !== "/session" ? { "Idempotency-Key": crypto.randomUUID() } : {}),
       },
-      body: body === undefined ? undefined : JSON.stringify(body),
+      body: body === undefined ? undefined : body instanceof Blob ? body : JSON.stringify(body),
     });
   } catch {
     throw new Problem(0, "The server does not answer.", "It may be restarting; what it runs goes on.");

@@ -43,7 +43,7 @@ export function Environments() {
 function Legend() {
   return (
     <p className="legend quiet" aria-hidden="true">
-      <span className="key full" /> serves <span className="key frame" /> launching <span className="key small" /> leaving <span className="key cross">×</span> failing <span className="key ring" /> kept · a colour per generation
+      <span className="key full" /> serves <span className="key frame" /> launching <span className="key small" /> leaving <span className="key cross">×</span> failing <span className="key ring" /> kept · <span className="key rule" /> age against the deadline · a colour per generation · a block of rows per zone
     </p>
   );
 }

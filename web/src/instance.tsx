@@ -14,12 +14,14 @@ export function InstancePage({ name }: { name: string }) {
   const [why, setWhy] = useState("");
   if (!i) return <p className="quiet">There is no instance {name} any more. <Link to="/">All environments</Link></p>;
   const end = at(i.ended), born = Date.parse(i.launched);
+  const known = i.steps ?? [];
+  const has = (word: string) => known.some((s) => s.what.startsWith(word));
   const steps = [
-    { at: i.launched, what: "launched" },
-    ...(i.steps ?? []),
-    ...(at(i.in_service) && !(i.steps ?? []).some((s) => s.what === "in service") ? [{ at: i.in_service!, what: "in service" }] : []),
-    ...(i.touch ? [{ at: i.touch.at, what: `touched${i.touch.by ? ` by ${i.touch.by}` : ""}: ${(i.touch.what ?? []).join(", ")}` }] : []),
-    ...(end ? [{ at: end, what: `gone${i.why ? `: ${i.why}` : ""}` }] : []),
+    ...(has("launched") ? [] : [{ at: i.launched, what: "launched" }]),
+    ...known,
+    ...(at(i.in_service) && !has("in service") ? [{ at: i.in_service!, what: "in service" }] : []),
+    ...(i.touch && !has("touched") ? [{ at: i.touch.at, what: `touched${i.touch.by ? ` by ${i.touch.by}` : ""}: ${(i.touch.what ?? []).join(", ")}` }] : []),
+    ...(end && !has("gone") ? [{ at: end, what: `gone${i.why ? `: ${i.why}` : ""}` }] : []),
   ].sort((a, b) => a.at.localeCompare(b.at));
   return (
     <>

@@ -1,5 +1,5 @@
 import { useEffect, useMemo, useState } from "react";
-import { ask, encode, type Run, type Suite } from "./api";
+import { ask, encode, Problem, type Run, type Suite } from "./api";
 import { may } from "./app";
 import { Action, Badge, Blocked } from "./parts";
 import { useKind } from "./records";
@@ -98,7 +98,7 @@ function GateRow({ run, stage }: { run: string; stage: Stage }) {
   return (
     <>
       <p className="facts">{(g.by ?? []).length ? `decided by ${(g.by ?? []).join(", ")}` : "decided by results"}{g.measured ? ` · ${g.measured}` : ""}{over(g.until) ? ` · until ${moment(g.until)}` : ""}</p>
-      {stage.phase === "waiting" && (g.by ?? []).length > 0 && (
+      {stage.phase === "running" && (g.by ?? []).length > 0 && (
         <div className="bar">
           <label>Comment <input value={comment} maxLength={4000} onChange={(e) => setComment(e.target.value)} /></label>
           <Action className="primary" label={`Approve ${stage.name}`} does={decide(true)} />
@@ -119,6 +119,11 @@ function ManualRow({ run, suite: s }: { run: string; suite: Suite }) {
     <>
       {(m.steps ?? []).length > 0 && <ol>{(m.steps ?? []).map((step, n) => <li key={n}>{step}</li>)}</ol>}
       {m.notice && <p className="blocked">{m.notice}</p>}
+      {(m.attachments ?? []).length > 0 && (
+        <p className="facts">
+          Attached: {(m.attachments ?? []).map((a, n) => <span key={a.name}>{n > 0 && ", "}<a href={`/v1/runs/${encode(run)}/suites/${encode(s.name)}/file?path=${encodeURIComponent(`attachments/${a.name}`)}`}>{a.name}</a> <span className="quiet">by {a.by}</span></span>)}
+        </p>
+      )}
       {m.verdict && <p className="facts">{m.verdict.passed ? "passed" : "failed"} by {m.verdict.by}, {moment(m.verdict.at)}{m.verdict.comment ? `: ${m.verdict.comment}` : ""}</p>}
       {s.phase === "waiting" && !m.verdict && (
         <>
@@ -128,6 +133,7 @@ function ManualRow({ run, suite: s }: { run: string; suite: Suite }) {
               {(m.checklist ?? []).map((c) => (
                 <label key={c} className="point"><input type="checkbox" checked={checked.includes(c)} onChange={(e) => setChecked(e.target.checked ? [...checked, c] : checked.filter((x) => x !== c))} /> {c}</label>
               ))}
+              <Attach run={run} suite={s.name} />
               <div className="bar">
                 <label>Comment <input value={comment} maxLength={4000} onChange={(e) => setComment(e.target.value)} /></label>
                 <Action className="primary" label={`Pass ${s.name}`} does={judge(true)} />
@@ -138,6 +144,32 @@ function ManualRow({ run, suite: s }: { run: string; suite: Suite }) {
         </>
       )}
     </>
+  );
+}
+
+/** Files that a tester gives, one after the other; a new one of the same name takes the old one's place. */
+function Attach({ run, suite }: { run: string; suite: string }) {
+  const [said, setSaid] = useState("");
+  const [bad, setBad] = useState("");
+  const send = async (files: File[]) => {
+    setBad("");
+    try {
+      for (const f of files) {
+        setSaid(`Sending ${f.name}.`);
+        await ask(`/v1/runs/${encode(run)}/suites/${encode(suite)}/attachments/${encodeURIComponent(f.name)}`, "PUT", f);
+      }
+      setSaid(`${plural(files.length, "file")} attached.`);
+    } catch (e) {
+      setSaid("");
+      setBad(e instanceof Problem ? `${e.message} ${e.hint}` : String(e));
+    }
+  };
+  return (
+    <p className="bar">
+      <label>Attach files to {suite} <input type="file" multiple onChange={(e) => { const t = e.target; void send([...(t.files ?? [])]).finally(() => (t.value = "")); }} /></label>
+      <span role="status" className="quiet">{said}</span>
+      {bad && <span className="bad" role="alert">{bad}</span>}
+    </p>
   );
 }
 

@@ -2,38 +2,13 @@
 // and ends with 1 at the first thing that is not as it should be.
 //   node console.mjs URL OUT < {"deployer": "LINK", "viewer": "LINK", "environment": "shop-dev"}
 import { readFileSync, mkdirSync, writeFileSync } from "node:fs";
-import { createRequire } from "node:module";
 import assert from "node:assert/strict";
-import { chromium } from "playwright-core";
+import { accessible, records, say, start } from "./browser.mjs";
 
-const require = createRequire(import.meta.url);
-const axe = readFileSync(require.resolve("axe-core/axe.min.js"), "utf8");
 const [base, out] = process.argv.slice(2);
 const links = JSON.parse(readFileSync(0, "utf8"));
 mkdirSync(out, { recursive: true });
-
-const browser = await chromium.launch({ executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium", args: ["--no-sandbox", "--disable-dev-shm-usage"] });
-const trouble = [];
-
-async function open(options = {}) {
-  const context = await browser.newContext({ viewport: { width: 1280, height: 860 }, colorScheme: "light", ...options });
-  const page = await context.newPage();
-  page.setDefaultTimeout(20000);
-  page.on("console", (m) => m.type() === "error" && !page.refusals && trouble.push(`console: ${m.text()}`));
-  page.on("pageerror", (e) => trouble.push(`page: ${e.message}`));
-  page.on("request", (r) => new URL(r.url()).origin !== base && !r.url().startsWith("data:") && trouble.push(`asks ${r.url()}`));
-  return page;
-}
-
-async function accessible(page, name) {
-  // By the browser's own evaluation: the page's policy allows no foreign script.
-  await page.evaluate(axe);
-  const { violations } = await page.evaluate(() => globalThis.axe.run(document, { runOnly: ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "best-practice"] }));
-  assert.deepEqual(violations.map((v) => `${v.id}: ${v.help}: ${v.nodes.map((n) => n.html).slice(0, 2).join(" ")}`), [], `${name} is not accessible`);
-}
-
-const say = (s) => console.log(s);
-const records = (page, path) => page.evaluate((p) => fetch(p).then((r) => r.json()), path);
+const { browser, trouble, open, forgive } = await start(base);
 const generation = async (page) => (await records(page, `/v1/environments?name=${links.environment}`)).items[0];
 
 try {
@@ -131,7 +106,7 @@ try {
   assert.equal(refused, 403);
   const forged = await page.evaluate((e) => fetch(`/v1/environments/${e}`, { method: "DELETE" }).then((r) => r.status), links.environment).catch(() => 403);
   assert.equal(forged, 403, "a request without the console's header changes something");
-  trouble.splice(0, trouble.length, ...trouble.filter((t) => !t.includes("403")));
+  forgive(403);
   say("a viewer changes nothing");
 
   // Out, and not in again with a wrong token.
@@ -144,7 +119,7 @@ try {
   assert.equal((await page.evaluate(() => fetch("/v1/environments").then((r) => r.status))), 401);
   await page.screenshot({ path: `${out}/sign-in.png` });
   say("signed out");
-  trouble.splice(0, trouble.length, ...trouble.filter((t) => !t.includes("401")));
+  forgive(401);
   assert.deepEqual(trouble, []);
 
   const figures = await estate();
@@ -165,7 +140,7 @@ async function estate() {
   const lists = {
     environments: names.map((name) => ({ name, blueprint: "shop", purpose: "dev", files: "sha256:0", image: "shop-1", release: "shop/1", want: 1, serving: 1, size: 45, created: now, deadline: now, phase: "serving" })),
     generations: names.map((environment) => ({ environment, number: 1, stack: "s", image: "shop-1", release: "shop/1", files: "", size: 45, phase: "serving", created: now, ready: now, deadline: now, expires: now, healthy: 45, launched: 45, lost: 0 })),
-    instances: names.flatMap((environment) => Array.from({ length: 45 }, (_, i) => ({ id: `i-${environment}-${i}`, environment, generation: 1, group: "g", image: "shop-1", release: "shop/1", zone: "local-1a", state: "serving", launched: now, failures: 0 }))),
+    instances: names.flatMap((environment) => Array.from({ length: 45 }, (_, i) => ({ id: `i-${environment}-${i}`, environment, generation: 1, group: "g", image: "shop-1", release: "shop/1", zone: `local-1${"abc"[i % 3]}`, state: "serving", launched: now, failures: 0 }))),
   };
   const page = await open();
   await page.addInitScript(() => {
