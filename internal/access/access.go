@@ -49,6 +49,7 @@ var Needs = map[string]Role{
 	"whoami":            Viewer,
 	"list-instances":    Viewer,
 	"list-fleets":       Viewer,
+	"get-instance-logs": Viewer,
 	"list-events":       Viewer,
 	"get-metrics":       Viewer,
 	"diff-images":       Viewer,

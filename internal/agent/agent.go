@@ -43,6 +43,7 @@ type Agent struct {
 	metadata *metadata
 	aws      *api
 	logMu    sync.Mutex
+	said     []byte // the end of what it said, for send
 	op       string // id of what this launch is part of; in each line
 }
 
@@ -75,7 +76,9 @@ func (a *Agent) say(format string, args ...any) {
 	if a.op != "" {
 		op = " op=" + a.op
 	}
-	fmt.Fprintf(a.Log, "%s dayfly-agent: %s%s\n", a.Now().UTC().Format("2006-01-02T15:04:05.000Z"), fmt.Sprintf(format, args...), op)
+	line := fmt.Sprintf("%s dayfly-agent: %s%s\n", a.Now().UTC().Format("2006-01-02T15:04:05.000Z"), fmt.Sprintf(format, args...), op)
+	a.keep(line)
+	_, _ = io.WriteString(a.Log, line)
 }
 
 // of says of which operation what follows is part.

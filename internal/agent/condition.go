@@ -113,6 +113,9 @@ func (w *watcher) look(ctx context.Context) {
 		w.a.say("its condition could not be sent, trying again: %v", err)
 		return
 	}
+	if w.now.Unhealthy != "" && w.said.Unhealthy == "" {
+		w.a.send(ctx, w.b)
+	}
 	w.a.say("condition: unhealthy %q, touched %q", w.now.Unhealthy, w.now.Touched)
 	w.said = w.now
 	w.said.Touched = slices.Clone(w.now.Touched)

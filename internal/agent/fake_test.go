@@ -159,6 +159,18 @@ func (f *cloudFake) report(t *testing.T) handoff.Report {
 	return r
 }
 
+// logs are what the instance sent of them; what it sends later takes its place.
+func (f *cloudFake) logs(t *testing.T) handoff.Logs {
+	t.Helper()
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	var l handoff.Logs
+	if err := json.Unmarshal(f.objects["handoff/dev/1/logs/i-0123456789abcdef0.json"], &l); err != nil {
+		t.Fatalf("no logs: %v (objects %d)", err, len(f.objects))
+	}
+	return l
+}
+
 func (f *cloudFake) completions() []string {
 	f.mu.Lock()
 	defer f.mu.Unlock()

@@ -55,9 +55,12 @@ func (a *Agent) Run(ctx context.Context) error {
 	}
 	a.idle()
 	if b.Phase == serving {
-		if a.Again != nil {
-			defer time.AfterFunc(again+rand.N(again/2), a.renew).Stop()
-		}
+		defer time.AfterFunc(again+rand.N(again/2), func() {
+			a.send(ctx, b)
+			if a.Again != nil {
+				a.renew()
+			}
+		}).Stop()
 		return a.supervise(ctx, b)
 	}
 	<-ctx.Done()
@@ -378,6 +381,7 @@ func (a *Agent) over(ctx context.Context, b *boot, r *recorder, why error) {
 	if why == nil {
 		return
 	}
+	a.send(ctx, b) // it will not live much longer
 	g := <-a.ask(ctx, b.ID.Instance)
 	err := g.err
 	if err == nil {

@@ -218,6 +218,10 @@ func TestFailures(t *testing.T) {
 			if phaseOf(a) != failed {
 				t.Errorf("phase %s", phaseOf(a))
 			}
+			// What an instance that is given up wrote was sent before that.
+			if l := f.logs(t); !strings.Contains(l.Agent, "the hand-off failed: ") || !strings.Contains(l.Deploy+l.Service, c.output) || l.Instance != r.Instance || l.At.IsZero() {
+				t.Errorf("logs %+v", l)
+			}
 		})
 	}
 }

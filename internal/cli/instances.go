@@ -6,6 +6,7 @@ import (
 	"io"
 	"net/url"
 	"slices"
+	"strings"
 	"text/tabwriter"
 	"time"
 
@@ -41,6 +42,7 @@ func (c *envExtendCmd) Run(ctx context.Context, a *app) error {
 type instanceCmd struct {
 	List    instanceListCmd    `cmd:"" help:"List the instances of an environment."`
 	Show    instanceShowCmd    `cmd:"" help:"Show an instance's life: when it was launched, served, was touched, and why it went."`
+	Logs    instanceLogsCmd    `cmd:"" help:"Print the ends of an instance's logs: boot, console, Puppet, deploy script, service."`
 	Keep    instanceKeepCmd    `cmd:"" help:"Keep an instance for a look: another takes its place first, and it goes out of service."`
 	Release instanceReleaseCmd `cmd:"" help:"End the keeping of an instance: it is terminated."`
 	Replace instanceReplaceCmd `cmd:"" help:"Have an instance replaced: another takes its place first."`
@@ -128,6 +130,55 @@ func (c *instanceShowCmd) Run(ctx context.Context, a *app) error {
 		})
 	}
 	return &fault.Error{Kind: fault.NotFound, Object: "instance " + c.Name, Message: "there is no such instance", Hint: "dayfly instance list ENVIRONMENT --all lists those of the last day"}
+}
+
+type instanceLogsCmd struct {
+	ID   string `arg:"" help:"The instance's id."`
+	Only string `help:"One of them: boot, console, puppet, deploy or service." enum:",boot,console,puppet,deploy,service" default:""`
+}
+
+func (c *instanceLogsCmd) Help() string {
+	return "For example:\n\n  dayfly instance logs i-0123456789abcdef0 --only deploy"
+}
+
+func (c *instanceLogsCmd) Run(ctx context.Context, a *app) error {
+	var l server.InstanceLogs
+	if err := a.client.Get(ctx, "/v1/instances/"+url.PathEscape(c.ID)+"/logs", nil, &l); err != nil {
+		return err
+	}
+	return a.print(l, func(w io.Writer) { logsText(w, l, c.Only) })
+}
+
+func logsText(w io.Writer, l server.InstanceLogs, only string) {
+	if only == "" {
+		fmt.Fprintf(w, "%s is %s", l.Instance, l.State)
+		if l.Why != "" {
+			fmt.Fprintf(w, ": %s", l.Why)
+		}
+		fmt.Fprintln(w)
+		if h := l.HandOff; h != nil {
+			fmt.Fprintf(w, "  hand-off ok: %v, exit code %d %s\n", h.OK, h.ExitCode, h.Reason)
+			for _, p := range h.Phases {
+				fmt.Fprintf(w, "  %-10s %.3f s\n", p.Name, p.Seconds)
+			}
+		}
+	}
+	for _, x := range l.Logs {
+		if only != "" && x.Name != only {
+			continue
+		}
+		if only == "" {
+			fmt.Fprintf(w, "--- %s\n", x.Name)
+		}
+		if x.Text == "" {
+			fmt.Fprintf(w, "(%s)\n", x.Note)
+			continue
+		}
+		fmt.Fprint(w, x.Text)
+		if !strings.HasSuffix(x.Text, "\n") {
+			fmt.Fprintln(w)
+		}
+	}
 }
 
 type instanceKeepCmd struct {

@@ -238,6 +238,26 @@ func instanceOf(i types.Instance) Instance {
 	return out
 }
 
+// maxConsole is how much of a console is read, in bytes: what EC2 keeps.
+const maxConsole = 64 << 10
+
+// Console is the end of what the machine printed, "" where the cloud has not
+// written anything down.
+func (d *Driver) Console(ctx context.Context, id string) (string, error) {
+	const op = "ec2:GetConsoleOutput"
+	ctx, cancel := limit(ctx)
+	defer cancel()
+	out, err := d.ec2.GetConsoleOutput(ctx, &ec2.GetConsoleOutputInput{InstanceId: &id})
+	if err != nil {
+		return "", translate(op, id, err)
+	}
+	raw, err := base64.StdEncoding.DecodeString(aws.ToString(out.Output))
+	if err != nil {
+		return "", &fault.Error{Kind: fault.Failed, Op: op, Object: id, Message: "its answer is no base64"}
+	}
+	return strings.ToValidUTF8(string(raw[max(0, len(raw)-maxConsole):]), "?"), nil
+}
+
 func ec2Filters(filter map[string]string) []types.Filter {
 	var out []types.Filter
 	for _, k := range slices.Sorted(maps.Keys(filter)) {

@@ -169,8 +169,8 @@ func TestDocument(t *testing.T) {
 		}
 		value := map[string][]string{"roll-back/name": {"nothing", kept.Name, kept.Name}, "name": {"nothing", "shop-dev", run.Name, im.Name}, "suite": {"api"}, "file": {"junit.xml"}, "object": {"", "shop-dev"}, "limit": {"1"}, "to": {im.Name}, "set-trigger/name": {"nightly"}, "delete-trigger/name": {"nothing", "nightly"}, "stage": {"go"}, "path": {"junit.xml"},
 			"decide-gate/name": {gated}, "judge-suite/name": {manual}, "judge-suite/suite": {"one"}, "attach/name": {manual}, "attach/suite": {"two"}, "get-artifact/name": {"nothing", run.Name},
-			"deploy-again/name": {"nothing", "shop-short"},
-			"exec-bake/name":    {broken.Name}, "cancel-bake/name": {broken.Name}, "quarantine-image/name": {im.Name}, "delete-image/name": {"nothing", spare}, "revoke-token/name": {"nothing", revoked.ID}}
+			"deploy-again/name": {"nothing", "shop-short"}, "get-instance-logs/name": {"i-nothing", w.instances(1)[0].ID},
+			"exec-bake/name": {broken.Name}, "cancel-bake/name": {broken.Name}, "quarantine-image/name": {im.Name}, "delete-image/name": {"nothing", spare}, "revoke-token/name": {"nothing", revoked.ID}}
 		// Those that serve when they are asked for: a deploy comes before.
 		ids := sync.OnceValue(func() (ids []string) {
 			w.wait("the environment is at rest", func() bool {

@@ -11,7 +11,6 @@ import (
 	"github.com/dayfly-infra/dayfly/internal/fault"
 	"github.com/dayfly-infra/dayfly/internal/instance"
 	"github.com/dayfly-infra/dayfly/internal/server"
-	"github.com/dayfly-infra/dayfly/internal/store"
 )
 
 // Extend implements server.Instances.
@@ -69,16 +68,11 @@ func (c *Control) ReplaceInstance(ctx context.Context, r server.ReplaceInstance)
 // instance changes the record of an instance that lives, by its name or its id.
 func (c *Control) instance(ctx context.Context, op, name string, f func(*instance.Instance) error) (instance.Instance, error) {
 	if !strings.Contains(name, "/") {
-		all, err := store.List[instance.Instance](ctx, c.store, instance.Kind, "")
+		i, err := c.byID(ctx, name)
 		if err != nil {
-			return instance.Instance{}, err
+			return i, err
 		}
-		for _, i := range all {
-			if i.ID == name {
-				name = i.Name()
-				break
-			}
-		}
+		name = i.Name()
 	}
 	return update(ctx, c, instance.Kind, name, func(i *instance.Instance) error {
 		if i.State == instance.Gone {

@@ -184,6 +184,7 @@ type driver interface {
 	sweep.Cloud
 	heal.Cloud
 	Identity(ctx context.Context) (account, arn string, err error)
+	Console(ctx context.Context, id string) (string, error)
 }
 
 func open(ctx context.Context, cfg Config) (*Control, error) {

@@ -232,6 +232,25 @@ func ReportKey(environment, generation, instance string) string {
 	return path.Join("handoff", environment, generation, instance+".json")
 }
 
+// Logs is the end of what was written on an instance, as it sent it itself:
+// once the hand-off is over, and again when its service fails.
+type Logs struct {
+	Instance string    `json:"instance"`
+	At       time.Time `json:"at"`
+	Agent    string    `json:"agent,omitempty"` // what the agent did at this boot
+	Puppet   string    `json:"puppet,omitempty"`
+	Deploy   string    `json:"deploy,omitempty"` // script
+	Service  string    `json:"service,omitempty"`
+}
+
+// LogLimit is how many of the last bytes of each log are sent.
+const LogLimit = 16 << 10
+
+// LogsKey is where an instance's logs lie in Dayfly's bucket.
+func LogsKey(environment, generation, instance string) string {
+	return path.Join("handoff", environment, generation, "logs", instance+".json")
+}
+
 // Condition is what an instance says is wrong with it, once it serves. There is
 // none where all is well.
 type Condition struct {

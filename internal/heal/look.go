@@ -11,6 +11,7 @@ import (
 
 	"github.com/dayfly-infra/dayfly/internal/cloud"
 	"github.com/dayfly-infra/dayfly/internal/environment"
+	"github.com/dayfly-infra/dayfly/internal/fault"
 	"github.com/dayfly-infra/dayfly/internal/handoff"
 	"github.com/dayfly-infra/dayfly/internal/image"
 	"github.com/dayfly-infra/dayfly/internal/instance"
@@ -311,7 +312,25 @@ func (l *Loop) silent(ctx context.Context, g environment.Generation, lost []*ins
 		said[strings.TrimSuffix(path.Base(key), ".json")] = true
 	}
 	for _, i := range lost {
-		i.Silent = !said[i.ID]
+		if i.Silent = !said[i.ID]; i.Silent {
+			continue
+		}
+		raw, err := l.Cloud.Object(ctx, handoff.ReportKey(g.Environment, strconv.Itoa(g.Number), i.ID), 64<<10)
+		if fault.KindOf(err) == fault.NotFound {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		var r handoff.Report
+		if json.Unmarshal(raw, &r) != nil || r.OK {
+			continue
+		}
+		i.Said = strings.ToValidUTF8(r.Output[max(0, len(r.Output)-instance.SaidLimit):], "")
+		if n := len(i.Steps); n > 0 && i.Steps[n-1].What == "gone: "+i.Why {
+			i.Steps[n-1].What += ": " + firstLine(r.Reason)
+		}
+		i.Why += ": " + firstLine(r.Reason)
 	}
 	return nil
 }

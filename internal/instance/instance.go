@@ -70,6 +70,9 @@ type Instance struct {
 	Cause Cause     `json:"cause,omitempty"`
 	// Silent: it ended before it reported a hand-off, well or not.
 	Silent bool `json:"silent,omitempty"`
+	// Said is the end of what its deploy script, or its service, printed before it
+	// was given up: its logs go with its generation, this stays with the record.
+	Said string `json:"said,omitempty"`
 
 	Steps []Timeline `json:"steps,omitempty"`
 	Op    string     `json:"op,omitempty"` // the operation that it is part of, as in logs and events
@@ -116,6 +119,9 @@ func Name(environment string, generation int, id string) string {
 
 // Name is the name of the instance's own record.
 func (i Instance) Name() string { return Name(i.Environment, i.Generation, i.ID) }
+
+// SaidLimit is how many of the last bytes of it are kept.
+const SaidLimit = 2 << 10
 
 // Step notes a step of its life down; the first and the last ones are kept.
 func (i *Instance) Step(at time.Time, what string) {

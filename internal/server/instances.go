@@ -14,6 +14,7 @@ type Instances interface {
 	KeepInstance(ctx context.Context, k KeepInstance) (instance.Instance, error)
 	ReleaseInstance(ctx context.Context, name string) (instance.Instance, error)
 	ReplaceInstance(ctx context.Context, r ReplaceInstance) (instance.Instance, error)
+	InstanceLogs(ctx context.Context, id string) (InstanceLogs, error)
 }
 
 // Extend asks for a longer lease.
@@ -54,6 +55,7 @@ func (s *Server) instances() {
 	post(s, "replace-instance", "/v1/instances/replace", "Have an instance replaced", func(ctx context.Context, in *body[ReplaceInstance]) (*out[instance.Instance], error) {
 		return answer(b.ReplaceInstance(ctx, in.Body))
 	})
+	s.logs()
 	records[instance.Instance](s, "instances", instance.Kind, "instance list")
 	records[instance.Fleet](s, "fleets", instance.FleetKind, "why")
 }

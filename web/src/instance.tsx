@@ -1,4 +1,5 @@
-import { useState } from "react";
+import { useEffect, useState } from "react";
+import type { components } from "./openapi";
 import { ask, encode } from "./api";
 import { may } from "./app";
 import { Action, Badge } from "./parts";
@@ -7,6 +8,37 @@ import { Link } from "./route";
 import { moment, span, stateWords, useNow } from "./words";
 
 const at = (t: string | undefined) => (t && !t.startsWith("0001") ? t : undefined);
+
+type InstanceLogs = components["schemas"]["InstanceLogs"];
+const titles: Record<string, string> = { boot: "Boot, by the agent", console: "Console of the machine", puppet: "Puppet", deploy: "Deploy script", service: "Service" };
+
+/** The ends of its logs, as it sent them, read again when its state changes. */
+function Logs({ id, image, state }: { id: string; image: string; state: string }) {
+  const [logs, setLogs] = useState<InstanceLogs>();
+  const [error, setError] = useState("");
+  const [beat, setBeat] = useState(0);
+  useEffect(() => {
+    let here = true;
+    ask<InstanceLogs>(`/v1/instances/${encodeURIComponent(id)}/logs`).then((l) => here && (setLogs(l), setError("")), (e) => here && setError(`${e.message} ${e.hint ?? ""}`));
+    return () => void (here = false);
+  }, [id, state, beat]);
+  const h = logs?.hand_off;
+  return (
+    <>
+      <h2>Logs</h2>
+      {error && <p className="bad" role="alert">{error}</p>}
+      {h && <p className={h.ok ? "facts" : "bad"}>{h.ok ? "Its hand-off went well" : `Its hand-off failed: ${h.reason}`}{h.source ? `, the release came from the ${h.source}` : ""}: {(h.phases ?? []).map((p) => `${p.name} ${p.seconds.toFixed(2)} s`).join(", ")}.</p>}
+      {(logs?.logs ?? []).map((l) => (
+        <details key={l.name} open={l.name === "deploy" && h?.ok === false}>
+          <summary>{titles[l.name] ?? l.name}{l.text ? "" : <span className="quiet">: {l.note}</span>}</summary>
+          {l.text && <><p className="quiet">{at(l.at) ? `as of ${moment(l.at)}` : ""}</p><pre tabIndex={0} aria-label={`Log: ${titles[l.name] ?? l.name}`}>{l.text}</pre></>}
+          {l.name === "puppet" && !l.text && <p><a href={`/v1/images/${encode(image)}/report`}>Puppet’s report of {image}</a></p>}
+        </details>
+      ))}
+      <p><button className="plain" onClick={() => setBeat((n) => n + 1)}>Read the logs again</button></p>
+    </>
+  );
+}
 
 export function InstancePage({ name }: { name: string }) {
   const i = useKind("instance").get(name);
@@ -55,6 +87,7 @@ export function InstancePage({ name }: { name: string }) {
           </div>
         </>
       )}
+      <Logs id={i.id} image={i.image} state={i.state} />
       <p><Link to={`/events?object=${encodeURIComponent(`instance/${name}`)}`}>Events of {i.id}</Link></p>
     </>
   );

@@ -556,6 +556,26 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/v1/instances/{name}/logs": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * The ends of an instance's logs: boot, console, Puppet, deploy script, service
+         * @description Needs the role viewer.
+         */
+        get: operations["get-instance-logs"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/v1/releases": {
         parameters: {
             query?: never;
@@ -1362,6 +1382,23 @@ export interface components {
             /** @description the environment serves it already */
             serves: boolean;
         };
+        HandOffPhase: {
+            name: string;
+            /** Format: double */
+            seconds: number;
+        };
+        HandOffSaid: {
+            /**
+             * Format: int64
+             * @description of the deploy script; -1: it did not end by itself
+             */
+            exit_code: number;
+            ok: boolean;
+            phases: components["schemas"]["HandOffPhase"][] | null;
+            reason?: string;
+            /** @description box or mirror: where the release came from */
+            source?: string;
+        };
         Heartbeat: {
             /** Format: int64 */
             revision: number;
@@ -1457,6 +1494,7 @@ export interface components {
             op?: string;
             parent?: string;
             release: string;
+            said?: string;
             silent?: boolean;
             state: string;
             steps?: components["schemas"]["InstanceTimeline"][] | null;
@@ -1502,6 +1540,28 @@ export interface components {
             /** Format: date-time */
             since: string;
             why: string;
+        };
+        InstanceLog: {
+            /**
+             * Format: date-time
+             * @description when it was written down
+             */
+            at?: string;
+            /** @enum {string} */
+            name: "boot" | "console" | "puppet" | "deploy" | "service";
+            note?: string;
+            /** @description at most 64 KiB, the end of it */
+            text?: string;
+        };
+        InstanceLogs: {
+            /** @description what it reported of its hand-off, as long as its generation lives */
+            hand_off?: components["schemas"]["HandOffSaid"];
+            /** @description environment/generation/instance */
+            instance: string;
+            logs: components["schemas"]["InstanceLog"][] | null;
+            state: string;
+            /** @description it went */
+            why?: string;
         };
         InstanceTimeline: {
             /** Format: date-time */
@@ -3198,6 +3258,38 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["Instance"];
+                };
+            };
+            /** @description Error */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    "get-instance-logs": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description the instance's id */
+                name: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["InstanceLogs"];
                 };
             };
             /** @description Error */

@@ -361,6 +361,15 @@ func (d *Driver) SendCommand(ctx context.Context, in cloud.Intent, cmd cloud.Com
 // Object sets an object from within Exec.
 func (c *Cloud) Object(key string, body []byte) { c.objects[key] = body }
 
+// Console implements the driver's.
+func (d *Driver) Console(_ context.Context, id string) (string, error) {
+	defer d.c.lock()()
+	if d.c.instances[id] == nil {
+		return "", Absent("ec2:GetConsoleOutput", id)
+	}
+	return "booted " + id + "\n", nil
+}
+
 // CommandResult implements the driver's.
 func (d *Driver) CommandResult(_ context.Context, instance, id string) (cloud.CommandResult, error) {
 	defer d.c.lock()()
