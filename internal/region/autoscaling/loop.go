@@ -14,6 +14,7 @@ import (
 
 const (
 	debounce     = 30 * time.Millisecond
+	restFor      = 4 // a pass rests this much longer than it took: while many boot, each change of each wakes it
 	tick         = time.Second
 	deadEvery    = 250 * time.Millisecond // how often, at most, EC2 is asked for instances that ended
 	fullEvery    = time.Minute            // and for all of them
@@ -56,7 +57,9 @@ func (s *Service) Run(ctx context.Context) error {
 	defer s.work.Wait()
 	ctx = s.internal(ctx)
 	for ctx.Err() == nil {
+		began := s.now()
 		wait, err := s.pass(ctx)
+		took := s.now().Sub(began)
 		if err != nil && ctx.Err() == nil {
 			s.c.Log.Error("auto scaling pass", "err", err)
 		}
@@ -71,7 +74,7 @@ func (s *Service) Run(ctx context.Context) error {
 		select { // what comes together is looked at together
 		case <-ctx.Done():
 			return nil
-		case <-s.c.Clock.After(debounce):
+		case <-s.c.Clock.After(max(debounce, restFor*took)):
 		}
 		select {
 		case <-changed:

@@ -201,7 +201,7 @@ func (s *Service) DescribeInstances(ctx context.Context, in *ec2api.DescribeInst
 	}
 	out := &ec2api.DescribeInstancesResult{}
 	q := query[shown]{ids: in.InstanceIds, filters: in.Filters, max: in.MaxResults, token: in.NextToken, dry: in.DryRun, fields: instanceFields,
-		id: func(v *shown) string { return v.InstanceId }, missing: noInstance}
+		id: func(v *shown) string { return v.InstanceId }, idIs: "instance-id", missing: noInstance}
 	var err error
 	s.view(func(tx *state.Tx) {
 		view := s.instanceView(tx)

@@ -23,6 +23,7 @@ type query[T any] struct {
 
 	fields  filter.Fields[*T]
 	id      func(*T) string
+	idIs    string                // the filter that names ids; "" where there is none
 	missing func(id string) error // of an id that is not there
 }
 
@@ -51,6 +52,12 @@ func (q query[T]) run(all iter.Seq[*T], get func(id string) *T) (page []*T, next
 				out = append(out, o)
 			}
 		}
+	} else if ids := q.named(); ids != nil {
+		for _, id := range ids {
+			if o := get(id); o != nil && match(o) {
+				out = append(out, o)
+			}
+		}
 	} else {
 		for o := range all {
 			if match(o) {
@@ -66,6 +73,17 @@ func (q query[T]) run(all iter.Seq[*T], get func(id string) *T) (page []*T, next
 		most = 1000
 	}
 	return filter.Page(out, q.id, q.max, least, most, q.token)
+}
+
+// named are the ids that a filter asks for; nil when it does not say which they
+// are, so that all objects have to be looked at.
+func (q query[T]) named() []string {
+	for _, f := range q.filters {
+		if f != nil && q.idIs != "" && f.Name == q.idIs && !slices.ContainsFunc(f.Values, func(v string) bool { return !filter.Literal(v) }) {
+			return slices.Compact(slices.Sorted(slices.Values(f.Values)))
+		}
+	}
+	return nil
 }
 
 // list answers a query about the objects of one table.

@@ -16,7 +16,8 @@ import (
 
 const (
 	debounce  = 10 * time.Millisecond
-	eager     = 50 * time.Millisecond // between looks at health while something is on its way
+	restFor   = 4                     // a pass rests this much longer than it took
+	eager     = 80 * time.Millisecond // between looks at health while something is on its way
 	calm      = 500 * time.Millisecond
 	deadEvery = time.Second
 )
@@ -29,7 +30,9 @@ func (s *Service) Run(ctx context.Context) error {
 	ctx = s.internal(ctx)
 	s.sweep(ctx)
 	for ctx.Err() == nil {
+		began := s.now()
 		wait := s.pass(ctx)
+		took := s.now().Sub(began)
 		select {
 		case <-ctx.Done():
 			return nil
@@ -41,7 +44,7 @@ func (s *Service) Run(ctx context.Context) error {
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-s.c.Clock.After(debounce):
+		case <-s.c.Clock.After(max(debounce, restFor*took)):
 		}
 		select {
 		case <-changed:

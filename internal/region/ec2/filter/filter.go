@@ -53,10 +53,17 @@ func (f Fields[T]) Compile(fs []*ec2api.Filter) (func(T) bool, error) {
 		if len(x.Values) == 0 {
 			return nil, wire.Errorf("InvalidParameterValue", "The filter '%s' needs at least one value", x.Name)
 		}
-		want := x.Values
+		want, wild := map[string]bool{}, []string(nil)
+		for _, v := range x.Values {
+			if Literal(v) {
+				want[v] = true
+			} else {
+				wild = append(wild, v)
+			}
+		}
 		tests = append(tests, func(o T) bool {
 			return slices.ContainsFunc(get(o), func(have string) bool {
-				return slices.ContainsFunc(want, func(p string) bool { return Match(p, have) })
+				return want[have] || slices.ContainsFunc(wild, func(p string) bool { return Match(p, have) })
 			})
 		})
 	}
@@ -101,6 +108,9 @@ func (f Fields[T]) field(name string) (func(T) []string, error) {
 	}
 	return nil, wire.Errorf("InvalidParameterValue", "The filter '%s' is invalid", name)
 }
+
+// Literal tells whether a pattern matches itself alone.
+func Literal(pattern string) bool { return !strings.ContainsAny(pattern, `*?\`) }
 
 // Match compares a value with a pattern in which * is any text, ? any one
 // character and \ takes the next character as it is. It needs no more than
