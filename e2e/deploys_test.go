@@ -8,6 +8,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/dayfly-infra/dayfly/soak/load"
 )
 
 // TestDeploysUnderLoad moves real traffic between generations while requests
@@ -29,13 +31,16 @@ func TestDeploysUnderLoad(t *testing.T) {
 	w.serves(t, "1.0.0")
 	settled := func() { t.Helper(); w.until(t, time.Minute, w.alone(t)) }
 	settled()
-	l := startLoad(t, w.show(t).Address, 100)
-	ended := sync.OnceFunc(func() { t.Log(l.end()) })
+	l, err := load.Start(w.show(t).Address, 100)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ended := sync.OnceFunc(func() { t.Log(l.End()) })
 	defer ended()
 	none := func(what string, since time.Time) {
 		t.Helper()
-		if bad := l.since(since); len(bad) > 0 {
-			t.Errorf("%d requests failed while %s:\n  %s", len(bad), what, strings.Join(bad[:min(5, len(bad))], "\n  "))
+		if bad := l.Since(since); len(bad) > 0 {
+			t.Errorf("%d requests failed while %s:\n  %v", len(bad), what, bad[:min(5, len(bad))])
 		}
 	}
 
@@ -73,10 +78,10 @@ func TestDeploysUnderLoad(t *testing.T) {
 		t.Fatalf("the deploy of a bad release ended with %v: %s", err, out)
 	}
 	// What was sent to it before ends.
-	time.Sleep(slowly + time.Second)
+	time.Sleep(load.Slowly + time.Second)
 	back := time.Now()
 	w.serves(t, "1.1.0")
-	met := len(l.since(before))
+	met := len(l.Since(before))
 	settled()
 	none("a bad release was left", back)
 	t.Logf("%d requests met the bad release", met)

@@ -118,6 +118,7 @@ var Apart = []string{
 	"demo/...",
 	"bench/...",
 	"crash/...",
+	"soak/...",
 	"e2e/...",
 	"examples/...",
 }

@@ -9,6 +9,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/dayfly-infra/dayfly/internal/client"
@@ -24,6 +25,8 @@ type regionCmd struct {
 	Leftovers regionLeftoversCmd `cmd:"" help:"List every kernel object, process and mount on this machine that is the region's."`
 	Host      regionHostCmd      `cmd:"" help:"Make a host on the region's internet, outside every VPC, to try things out."`
 	Capacity  regionCapacityCmd  `cmd:"" help:"Take the room out of a zone, or give it back: launches there fail as AWS's do."`
+	Zone      regionZoneCmd      `cmd:"" help:"Take a zone away, as a power cut does, or give it back; without a name, list the zones."`
+	Freeze    regionFreezeCmd    `cmd:"" help:"Let the AWS endpoint answer nobody for a while."`
 	Run       regionRunCmd       `cmd:"" hidden:"" help:"Be the region (service managers start this)."`
 }
 
@@ -226,4 +229,57 @@ type regionCapacityCmd struct {
 func (c *regionCapacityCmd) Run(ctx context.Context, a *app) error {
 	q := url.Values{"zone": {c.Zone}, "type": {c.Type}, "room": {fmt.Sprint(c.Room)}}
 	return a.noRegion(a.admin().Post(ctx, "/capacity", q, nil, nil))
+}
+
+type regionZoneCmd struct {
+	Zone string `arg:"" optional:"" help:"Such as local-1a."`
+	Lost *bool  `help:"Whether it is lost: --lost kills what runs there and refuses launches, --no-lost gives it back." negatable:""`
+}
+
+func (c *regionZoneCmd) Help() string {
+	return "For example:\n\n  dayfly region zone local-1b --lost\n  dayfly region zone local-1b --no-lost"
+}
+
+func (c *regionZoneCmd) Run(ctx context.Context, a *app) error {
+	var zones []region.Zone
+	switch {
+	case c.Zone == "" || c.Lost == nil:
+		if err := a.admin().Get(ctx, "/zones", nil, &zones); err != nil {
+			return a.noRegion(err)
+		}
+		if c.Zone != "" {
+			zones = slices.DeleteFunc(zones, func(z region.Zone) bool { return z.Name != c.Zone })
+		}
+	default:
+		var z region.Zone
+		if err := a.admin().Post(ctx, "/zones", url.Values{"zone": {c.Zone}, "lost": {fmt.Sprint(*c.Lost)}}, nil, &z); err != nil {
+			return a.noRegion(err)
+		}
+		zones = []region.Zone{z}
+	}
+	return a.print(zones, func(w io.Writer) {
+		for _, z := range zones {
+			if !z.Lost {
+				fmt.Fprintf(w, "%s is there\n", z.Name)
+				continue
+			}
+			fmt.Fprintf(w, "%s is lost since %s", z.Name, z.Since.Local().Format("15:04:05"))
+			if len(z.Ended) > 0 {
+				fmt.Fprintf(w, "; %d instances died", len(z.Ended))
+			}
+			fmt.Fprintln(w)
+		}
+	})
+}
+
+type regionFreezeCmd struct {
+	For time.Duration `arg:"" help:"How long, ten minutes at most; 0s ends it."`
+}
+
+func (c *regionFreezeCmd) Help() string {
+	return "Requests wait, those of instances as well, and are answered afterwards. For example:\n\n  dayfly region freeze 30s"
+}
+
+func (c *regionFreezeCmd) Run(ctx context.Context, a *app) error {
+	return a.noRegion(a.admin().Post(ctx, "/freeze", url.Values{"for": {c.For.String()}}, nil, nil))
 }

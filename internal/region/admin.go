@@ -9,8 +9,6 @@ import (
 	"net/http"
 	"net/netip"
 	"os"
-	"slices"
-	"strings"
 	"time"
 
 	"github.com/dayfly-infra/dayfly/internal/fault"
@@ -78,12 +76,13 @@ func (d *daemon) admin(path string) (*http.Server, error) {
 	})
 	handle("POST /capacity", func(r *http.Request) (any, error) {
 		q := r.URL.Query()
-		if !slices.Contains(d.zones(), q.Get("zone")) {
-			return nil, &fault.Error{Kind: fault.Invalid, Op: "set the capacity", Object: q.Get("zone"), Message: "there is no such zone", Hint: "there are " + strings.Join(d.zones(), ", ")}
+		if err := d.zoneNamed("set the capacity", q.Get("zone")); err != nil {
+			return nil, err
 		}
 		d.ec2.SetCapacity(q.Get("zone"), q.Get("type"), q.Get("room") != "false")
 		return struct{}{}, nil
 	})
+	d.adversities(handle)
 	s := webServer(m)
 	go func() {
 		if err := s.Serve(l); !errors.Is(err, http.ErrServerClosed) {

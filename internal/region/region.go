@@ -66,6 +66,7 @@ type daemon struct {
 	api  *http.Server
 
 	objects http.Handler
+	bad     adversity
 
 	stop  context.CancelFunc // of the loops
 	loops sync.WaitGroup
@@ -231,7 +232,7 @@ func (d *daemon) services() (err error) {
 	if cfg.Limits == "aws" {
 		srv.Limiter = throttle.New(d.clk)
 	}
-	d.api = webServer(srv)
+	d.api = webServer(d.bad.handler(srv))
 	key, err := imds.Key(d.db)
 	if err != nil {
 		return err
@@ -249,6 +250,9 @@ func (d *daemon) services() (err error) {
 		Account: id.Account, Region: cfg.Region, Zones: zones, Hypervisor: d.hv, Network: d.vpcs, DB: d.db, Clock: d.clk, Log: cfg.Log, Bus: d.bus,
 		Endpoint: "http://" + network.EndpointAddr.String(), StopGrace: stopGrace,
 	}); err != nil {
+		return err
+	}
+	if err = d.lostZones(); err != nil {
 		return err
 	}
 	if d.asg, err = autoscaling.New(autoscaling.Config{Account: id.Account, Region: cfg.Region, Zones: zones, DB: d.db, Bus: d.bus, Clock: d.clk, Log: cfg.Log}); err != nil {

@@ -29,3 +29,6 @@ func (o *offerings) has(zone, kind string) bool {
 	defer o.mu.Unlock()
 	return o.none[[2]string{zone, ""}] || o.none[[2]string{zone, kind}]
 }
+
+// Room tells whether a zone has room for any type.
+func (s *Service) Room(zone string) bool { return !s.full.has(zone, "") }
