@@ -157,15 +157,13 @@ func (s *Service) look(ctx context.Context, snap snapshot) (observed, time.Durat
 		moving, e.full = all, now
 	case now.Sub(e.dead) >= deadEvery:
 		e.dead = now
-		dead, err := s.describe(ctx, &ec2api.Filter{Name: "instance-state-name", Values: []string{"shutting-down", "terminated", "stopping", "stopped"}},
-			&ec2api.Filter{Name: "tag-key", Values: []string{groupTag}})
-		if err != nil {
-			return o, 0, err
-		}
-		for id, m := range dead {
-			if serving[id] {
-				o.EC2[id] = m
+		for ids := range slices.Chunk(slices.Sorted(maps.Keys(serving)), filterValues) {
+			dead, err := s.describe(ctx, &ec2api.Filter{Name: "instance-id", Values: ids},
+				&ec2api.Filter{Name: "instance-state-name", Values: []string{"shutting-down", "terminated", "stopping", "stopped"}})
+			if err != nil {
+				return o, 0, err
 			}
+			maps.Copy(o.EC2, dead)
 		}
 	default:
 		soon = deadEvery - now.Sub(e.dead)

@@ -3,6 +3,7 @@ package ec2
 import (
 	"context"
 	"slices"
+	"strings"
 
 	"github.com/dayfly-infra/dayfly/internal/region/api/ec2api"
 	"github.com/dayfly-infra/dayfly/internal/region/ec2/filter"
@@ -194,6 +195,28 @@ var instanceFields = filter.Fields[*shown]{
 	},
 }
 
+// hopeless tells from its record alone that an instance does not pass the
+// filters. Most of what is there ended within the hour, most who ask want what
+// runs or has a tag, and a view costs much more than this.
+func (s *Service) hopeless(tx *state.Tx, i instance, fs []*ec2api.Filter) bool {
+	for _, f := range fs {
+		if f == nil || slices.ContainsFunc(f.Values, func(v string) bool { return !filter.Literal(v) }) {
+			continue
+		}
+		key, tagged := strings.CutPrefix(f.Name, "tag:")
+		switch {
+		case f.Name == "instance-state-name" && !slices.Contains(f.Values, i.State):
+			return true
+		case tagged && key != "":
+			t, _ := s.tagsOf.Get(tx, i.ID)
+			if v, ok := t.Tags[key]; !ok || !slices.Contains(f.Values, v) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
 // DescribeInstances lists instances, those of one launch together.
 func (s *Service) DescribeInstances(ctx context.Context, in *ec2api.DescribeInstancesRequest) (*ec2api.DescribeInstancesResult, error) {
 	if in.MaxResults != nil && len(in.InstanceIds) > 0 {
@@ -206,7 +229,12 @@ func (s *Service) DescribeInstances(ctx context.Context, in *ec2api.DescribeInst
 	s.view(func(tx *state.Tx) {
 		view := s.instanceView(tx)
 		var page []*shown
-		if page, out.NextToken, err = list(tx, q, s.instances, func(i instance) *shown { return &shown{view(i), i, s.cfg.Account} }); err != nil {
+		if page, out.NextToken, err = list(tx, q, s.instances, func(i instance) *shown {
+			if len(q.ids) == 0 && s.hopeless(tx, i, in.Filters) {
+				return nil
+			}
+			return &shown{view(i), i, s.cfg.Account}
+		}); err != nil {
 			return
 		}
 		by := map[string]*ec2api.Reservation{}

@@ -86,11 +86,12 @@ func (q query[T]) named() []string {
 	return nil
 }
 
-// list answers a query about the objects of one table.
+// list answers a query about the objects of one table. What view gives as nil is
+// not in the answer.
 func list[T, V any](tx *state.Tx, q query[V], t *state.Table[T], view func(T) *V) ([]*V, string, error) {
 	return q.run(func(yield func(*V) bool) {
 		for _, o := range t.All(tx) {
-			if !yield(view(o)) {
+			if v := view(o); v != nil && !yield(v) {
 				return
 			}
 		}

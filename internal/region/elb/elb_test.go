@@ -66,7 +66,8 @@ func (f *fakeEC2) DescribeInstances(_ context.Context, in *ec2api.DescribeInstan
 	for id, st := range f.states {
 		ok := len(in.InstanceIds) == 0 || slices.Contains(in.InstanceIds, id)
 		for _, fl := range in.Filters {
-			ok = ok && fl.Name == "instance-state-name" && slices.Contains(fl.Values, st)
+			have := map[string]string{"instance-state-name": st, "instance-id": id}[fl.Name]
+			ok = ok && slices.Contains(fl.Values, have)
 		}
 		if ok {
 			r.Instances = append(r.Instances, &ec2api.Instance{InstanceId: id, VpcId: "vpc-1", PrivateIpAddress: "10.0.1." + id[2:], State: &ec2api.InstanceState{Name: st}})

@@ -121,23 +121,24 @@ func (s *Service) drainUnused() error {
 // findDead asks EC2, with one call, for instances that do not run: those that
 // ended are deregistered, as AWS does, those that are stopped are not used.
 func (s *Service) findDead(ctx context.Context) error {
-	any, off := false, false
+	var ids []string
+	off := false
 	s.c.DB.View(func(tx *state.Tx) {
 		for _, g := range s.groups.All(tx) {
-			any = any || g.Type == "instance" && len(g.Targets) > 0
 			for _, t := range g.Targets {
 				off = off || t.Off != ""
+				if g.Type == "instance" {
+					ids = append(ids, t.ID)
+				}
 			}
 		}
 	})
-	if !any {
-		return nil
-	}
+	slices.Sort(ids)
 	states := map[string]string{}
-	req := &ec2api.DescribeInstancesRequest{MaxResults: new(int64(1000)), Filters: []*ec2api.Filter{
-		{Name: "instance-state-name", Values: []string{"shutting-down", "terminated", "stopping", "stopped"}}}}
-	for {
-		res, err := wire.Call[ec2api.DescribeInstancesResult](ctx, s.c.Bus, "ec2", "DescribeInstances", req)
+	for some := range slices.Chunk(slices.Compact(ids), 200) { // most values of one filter
+		res, err := wire.Call[ec2api.DescribeInstancesResult](ctx, s.c.Bus, "ec2", "DescribeInstances", &ec2api.DescribeInstancesRequest{Filters: []*ec2api.Filter{
+			{Name: "instance-id", Values: some},
+			{Name: "instance-state-name", Values: []string{"shutting-down", "terminated", "stopping", "stopped"}}}})
 		if err != nil {
 			return fmt.Errorf("look for instances that ended: %w", err)
 		}
@@ -147,9 +148,6 @@ func (s *Service) findDead(ctx context.Context) error {
 					states[e.InstanceId] = e.State.Name
 				}
 			}
-		}
-		if req.NextToken = res.NextToken; req.NextToken == "" {
-			break
 		}
 	}
 	if len(states) == 0 && !off {
