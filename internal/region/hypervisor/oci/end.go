@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
+	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -244,12 +246,18 @@ func (h *Hypervisor) discard(dir string, later bool) error {
 	return nil
 }
 
-// emptyTrash removes directories until the trash is closed.
+// emptyTrash removes directories, some at once, until the trash is closed.
 func (h *Hypervisor) emptyTrash() {
 	defer close(h.emptied)
-	for dir := range h.trash {
-		if err := os.RemoveAll(dir); err != nil {
-			h.cfg.Log.Error("remove what an instance left; the next start tries again", "directory", dir, "error", err)
-		}
+	var work sync.WaitGroup
+	for range runtime.NumCPU() {
+		work.Go(func() {
+			for dir := range h.trash {
+				if err := os.RemoveAll(dir); err != nil {
+					h.cfg.Log.Error("remove what an instance left; the next start tries again", "directory", dir, "error", err)
+				}
+			}
+		})
 	}
+	work.Wait()
 }
