@@ -3,7 +3,7 @@ VERSION ?= $(shell git describe --always --dirty 2>/dev/null || echo dev)
 LDFLAGS  = -s -w -X main.version=$(VERSION)
 GO      ?= go
 
-.PHONY: all build deps demo bench test check fmt clean crash console test-browser test-puppetserver
+.PHONY: all build deps demo bench soak test check fmt clean crash console test-browser test-puppetserver
 
 all: build
 
@@ -38,6 +38,13 @@ test: deps build
 crash: build
 	$(GO) build -buildvcs=false -o build/crash ./crash
 	build/crash -every $(or $(EVERY),1)
+
+# What production lives through, in minutes: rollouts, kills, lost zones under a
+# constant load, into build/soak.json and build/soak.html. SOAK_MINUTES (30),
+# SOAK_INSTANCES (45), SOAK_RATE (100 a second), SOAK_SEED.
+soak: build
+	$(GO) build -buildvcs=false -o build/soak ./soak
+	build/soak
 
 # The console's pages, out of web/ into internal/web/dist, which is committed:
 # nobody needs node to build Dayfly.

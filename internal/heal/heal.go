@@ -34,6 +34,7 @@ import (
 type Cloud interface {
 	Group(ctx context.Context, name string) (cloud.Group, error)
 	Instances(ctx context.Context, filter map[string]string) ([]cloud.Instance, error)
+	Activities(ctx context.Context, group string) ([]cloud.Activity, error)
 	Targets(ctx context.Context, targetGroup string) ([]cloud.Target, error)
 	SetDesired(ctx context.Context, in cloud.Intent, group string, n int) error
 	EndMember(ctx context.Context, in cloud.Intent, group, id string, shrink bool) error

@@ -4,7 +4,9 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"maps"
 	"path"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -121,6 +123,11 @@ func (l *Loop) look(ctx context.Context, e environment.Environment, g environmen
 		}
 		v.Members = append(v.Members, member)
 	}
+	if g.Phase == environment.Serving && len(gr.Members) < gr.Desired {
+		if v.Lost, v.Zones, err = l.lostZones(ctx, group, gr, k); err != nil {
+			return v, err
+		}
+	}
 	var lost []*instance.Instance
 	for i := range k.list {
 		in := &k.list[i]
@@ -141,6 +148,39 @@ func (l *Loop) look(ctx context.Context, e environment.Environment, g environmen
 		}
 	}
 	return v, nil
+}
+
+// refused is how long a refused launch speaks for a zone that is lost.
+const refused = 15 * time.Minute
+
+// lostZones are those that the group was in, where nothing of it is any more
+// and the cloud has lately had no room; of is how many it was in.
+func (l *Loop) lostZones(ctx context.Context, group string, gr cloud.Group, k *known) (lost []string, of int, err error) {
+	empty := map[string]bool{}
+	for _, i := range k.list {
+		if i.Group == group && i.Zone != "" {
+			empty[i.Zone] = true
+		}
+	}
+	of = len(empty)
+	for _, m := range gr.Members {
+		if !strings.HasPrefix(m.Lifecycle, "Terminating") {
+			delete(empty, m.Zone)
+		}
+	}
+	if len(empty) == 0 {
+		return nil, of, nil
+	}
+	as, err := l.Cloud.Activities(ctx, group)
+	if err != nil {
+		return nil, of, err
+	}
+	for _, a := range as {
+		if cloud.NoCapacity(a.Message) && l.Clock.Now().Sub(a.Started) < refused {
+			return slices.Sorted(maps.Keys(empty)), of, nil
+		}
+	}
+	return nil, of, nil
 }
 
 // observe notes down how an instance does.

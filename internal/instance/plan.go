@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -27,6 +28,10 @@ type Member struct {
 type View struct {
 	Desired, Min, Max int
 	Members           []Member
+	// Lost are the zones where launches are refused and nothing runs any more,
+	// Zones is how many the fleet is spread over; 0 = not known.
+	Lost  []string
+	Zones int
 }
 
 // Verb is what an action does.
@@ -106,6 +111,7 @@ func Plan(p Policy, v View, now time.Time) Decision {
 		pl.tight = true
 		pl.room = 1
 	}
+	pl.lost()
 	pl.replaceFailing()
 	pl.replaceWilling()
 	pl.size()
@@ -122,6 +128,8 @@ type planner struct {
 	leaving, failing, staying []Member
 	serving, coming, running  int // healthy and staying; not in service yet; in service
 	room                      int
+	floor                     int // so many serve at the least: the size, without what a lost zone had
+	fresh                     []Member
 	tight                     bool // the group's maximum leaves no room for a replacement beside what is there
 }
 
@@ -129,6 +137,19 @@ func (p *planner) do(a Action) { p.out.Actions = append(p.out.Actions, a) }
 
 func (p *planner) wait(rule, on, message, action string) {
 	p.out.Waits = append(p.out.Waits, Wait{rule, on, message, action})
+}
+
+// lost lowers what is waited for by what a lost zone had: the others carry on,
+// and those that replace come up there.
+func (p *planner) lost() {
+	p.floor = p.p.Size
+	if len(p.v.Lost) == 0 || p.v.Zones <= len(p.v.Lost) {
+		return
+	}
+	share := (p.p.Size + p.v.Zones - 1) / p.v.Zones
+	p.floor = max(1, p.p.Size-share*len(p.v.Lost))
+	p.room = 1 // one after the other, so that it is plain who serves in whose place
+	p.wait("zone-lost", "zone/"+p.v.Lost[0], fmt.Sprintf("%s has no room and nothing runs there: %d of %d serve until it is back; the other zones carry on", strings.Join(p.v.Lost, ", "), p.serving, p.p.Size), "")
 }
 
 // mark decides that a member leaves, if there is room for one more. Those that
@@ -228,7 +249,7 @@ func (p *planner) replaceWilling() {
 		p.wait("replacement-held", "", fmt.Sprintf("%d instances shall be replaced; %s", len(wants), p.p.Hold), "")
 		return
 	}
-	if len(p.failing) > 0 || p.serving < p.p.Size-len(p.leaving) {
+	if len(p.failing) > 0 || p.serving < p.floor-len(p.leaving) {
 		p.wait("fleet-not-whole", "", fmt.Sprintf("%d instances shall be replaced when all serve again", len(wants)), "")
 		return
 	}
@@ -262,6 +283,11 @@ func touched(t Touch) string {
 // size sets the capacity for what stays and what comes for those that leave.
 func (p *planner) size() {
 	want := p.p.Size + len(p.leaving)
+	if len(p.leaving) > 0 {
+		// The lost zones may be given the first ones in the group's mind, which
+		// are then not launched.
+		want += len(p.v.Lost)
+	}
 	if p.tight {
 		want = p.p.Size
 	}
@@ -289,6 +315,9 @@ func (p *planner) size() {
 // end ends those that leave and are not needed any more.
 func (p *planner) end() {
 	healthy, running := p.serving, p.running
+	if p.floor < p.p.Size {
+		p.fresh = slices.Clone(p.staying)
+	}
 	for _, m := range p.leaving {
 		if m.Healthy {
 			healthy++
@@ -302,9 +331,12 @@ func (p *planner) end() {
 		}
 		// One that fails may serve all the same, whatever its health check
 		// says: as many as shall serve go on running.
-		goes := running > p.p.Size
+		goes := running > p.floor
 		if m.Healthy {
-			goes = healthy > p.p.Size
+			goes = healthy > p.floor
+		}
+		if p.floor < p.p.Size {
+			goes = goes && p.replaced(m)
 		}
 		switch {
 		case goes:
@@ -331,4 +363,15 @@ func because(what, why string) string {
 		return what
 	}
 	return what + ": " + why
+}
+
+// replaced tells whether one that was launched since then serves in a member's
+// place: with a lost zone the number that serves does not tell.
+func (p *planner) replaced(m Member) bool {
+	i := slices.IndexFunc(p.fresh, func(f Member) bool { return f.Launched.After(m.Leave.Since) || f.Launched.Equal(m.Leave.Since) })
+	if i < 0 {
+		return false
+	}
+	p.fresh = slices.Delete(p.fresh, i, i+1)
+	return true
 }

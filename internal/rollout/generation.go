@@ -324,8 +324,8 @@ func (l *Generations) noted(ctx context.Context, name string, g environment.Gene
 			serving += f.Serving
 		}
 	}
-	if serving < g.Size {
-		return 0, nil // what is missing, and why, takes a look
+	if serving != g.Size {
+		return 0, nil // what is missing, and why, takes a look; what is too much shall go
 	}
 	return wait, l.update(ctx, name, func(g *environment.Generation) {
 		if g.Phase == environment.Serving {

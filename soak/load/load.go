@@ -64,8 +64,13 @@ type Second struct {
 
 type wire struct {
 	net.Conn
-	r *bufio.Reader
+	r    *bufio.Reader
+	used time.Time
 }
+
+// unused is how long a connection may idle before it is used again: a balancer
+// closes those that idle for a minute, and who writes just then would see it.
+const unused = 20 * time.Second
 
 // Start begins to ask an address so often in a second.
 func Start(address string, rate int) (*Load, error) {
@@ -127,13 +132,15 @@ func (l *Load) one(n int, meant time.Time) {
 func (l *Load) used() *wire {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	k := len(l.idle)
-	if k == 0 {
-		return nil
+	for k := len(l.idle); k > 0; k = len(l.idle) {
+		c := l.idle[k-1]
+		l.idle = l.idle[:k-1]
+		if time.Since(c.used) < unused {
+			return c
+		}
+		c.Close() // so were those before it
 	}
-	c := l.idle[k-1]
-	l.idle = l.idle[:k-1]
-	return c
+	return nil
 }
 
 // ask makes one request; version is what answered, where it says so.
@@ -147,7 +154,7 @@ func (l *Load) ask(fresh, long, order bool) (version string, err error) {
 		if err != nil {
 			return "", err
 		}
-		c = &wire{conn, bufio.NewReader(conn)}
+		c = &wire{Conn: conn, r: bufio.NewReader(conn)}
 	}
 	keep := false
 	defer func() {
@@ -155,6 +162,7 @@ func (l *Load) ask(fresh, long, order bool) (version string, err error) {
 			c.Close()
 			return
 		}
+		c.used = time.Now()
 		l.mu.Lock()
 		l.idle = append(l.idle, c)
 		l.mu.Unlock()
