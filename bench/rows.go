@@ -23,7 +23,7 @@ type row struct{ name, about string }
 
 // groups is every row, in the order of the table.
 func groups() []group {
-	return []group{fleetGroup(), systemdGroup(), bakeGroup(), controlGroup()}
+	return []group{fleetGroup(), systemdGroup(), bakeGroup(), controlGroup(), consoleGroup(), estateGroup()}
 }
 
 func names(gs []group) []string {

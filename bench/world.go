@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"time"
@@ -75,7 +76,7 @@ func newWorld(ctx context.Context, s *session) (*world, error) {
 	if err := w.region(ctx); err != nil {
 		return nil, err
 	}
-	if err := w.cli(ctx, nil, "server", "start"); err != nil {
+	if err := w.cli(ctx, nil, "server", "start", fmt.Sprint("--test-launching=", instances*runtime.NumCPU())); err != nil {
 		return nil, err
 	}
 	if err := w.destroyAll(ctx); err != nil {
@@ -323,6 +324,9 @@ func (w *world) lowers(ami string) ([]string, error) {
 	return out, err
 }
 
+// fatal is an error that no repetition mends.
+type fatal struct{ error }
+
 // until repeats f until it succeeds or the time is over.
 func until(ctx context.Context, limit, pause time.Duration, f func() error) error {
 	end := time.Now().Add(limit)
@@ -330,6 +334,9 @@ func until(ctx context.Context, limit, pause time.Duration, f func() error) erro
 		err := f()
 		if err == nil {
 			return nil
+		}
+		if f, ok := err.(fatal); ok {
+			return f.error
 		}
 		if time.Now().After(end) {
 			return fmt.Errorf("after %s: %w", limit, err)

@@ -21,8 +21,9 @@ if [ "${1:-}" = test ]; then
     ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || missing="$missing postgresql"
 fi
 if [ "${1:-}" = test ] || [ "${1:-}" = browser ]; then
-    # A browser for the console's tests, and what drives it.
+    # Browsers for the console's tests, and what drives them.
     need chromium chromium
+    need firefox-esr firefox-esr
     need node nodejs
     need npm npm
     ls /usr/share/fonts/truetype/*/* >/dev/null 2>&1 || missing="$missing fonts-liberation"

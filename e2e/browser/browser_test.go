@@ -1,4 +1,4 @@
-// Package browser opens the console in Debian's Chromium, on a real server over
+// Package browser opens the console in Debian's Chromium and Firefox, on a real server over
 // a simulated region. It needs no root; -short leaves it out.
 package browser
 
@@ -101,6 +101,16 @@ func TestConsole(t *testing.T) {
 	t.Run("look", func(t *testing.T) {
 		dayfly("test", dir+"/shop")
 		drive(t, "console.mjs", map[string]any{"deployer": trim("console"), "viewer": trim("console", "--role", "viewer"), "environment": "shop-dev"})
+	})
+	t.Run("firefox", func(t *testing.T) {
+		if _, err := exec.LookPath("firefox-esr"); err != nil {
+			t.Skip("firefox-esr is not installed, so the console was NOT tested with it: scripts/deps.sh browser")
+		}
+		var r struct{ Name string }
+		if err := json.Unmarshal([]byte(dayfly("test", dir+"/shop", "--output", "json")), &r); err != nil {
+			t.Fatal(err)
+		}
+		drive(t, "firefox.mjs", map[string]any{"token": trim("token", "create", "--name", "fox", "--role", "deployer"), "environment": "shop-dev", "run": r.Name})
 	})
 	t.Run("decide", func(t *testing.T) {
 		// A second release to go back from, and a run for people to decide.

@@ -65,6 +65,9 @@ type Config struct {
 	// TestInstances is how many instances the environments of all runs may have
 	// at once; 0 = no limit.
 	TestInstances int
+	// TestLaunching is how many of those may be on their way into service at
+	// once; 0: as many as want to.
+	TestLaunching int
 
 	replica string                          // this server's name among those
 	free    func(dir string) (int64, error) // space on the disk of a folder; nil asks the system
@@ -261,7 +264,7 @@ func (c *Control) wire(agent, probe []byte, openBox func(address string) (box.Bo
 	c.engine = reconcile.New(reconcile.Config{Store: st, Clock: clk, Log: cfg.Log, Holder: cmp.Or(cfg.replica, owner), Ran: c.metrics.Run, Context: c.context, Loops: []reconcile.Loop{
 		c.bakes,
 		&rollout.Foundations{Config: rc}, &rollout.Generations{Config: rc}, &rollout.Environments{Config: rc},
-		&advance.Loop{Store: st, Cloud: c.cloud, Blueprints: suiteFiles{c.files}, Images: c.bakes, Releases: c.resolver, Deployer: c, Metrics: c, Prover: c, Capacity: pipeline.Capacity{Instances: cfg.TestInstances}, Clock: clk, Log: cfg.Log, StackName: name},
+		&advance.Loop{Store: st, Cloud: c.cloud, Blueprints: suiteFiles{c.files}, Images: c.bakes, Releases: c.resolver, Deployer: c, Metrics: c, Prover: c, Capacity: pipeline.Capacity{Instances: cfg.TestInstances, Launching: cfg.TestLaunching}, Clock: clk, Log: cfg.Log, StackName: name},
 		&heal.Loop{Store: st, Cloud: c.cloud, Clock: clk, Log: cfg.Log},
 		&trigger.Loop{Store: st, Starter: c, Clock: clk, Log: cfg.Log}, &notify.Loop{Store: st, Sender: c, Clock: clk, Log: cfg.Log},
 		expire.Environments(st, clk, cfg.Log), expire.Foundations(st, clk, cfg.Log),

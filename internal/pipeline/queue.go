@@ -13,6 +13,7 @@ type Claim struct {
 	Size             int
 	Since            time.Time // it waits since then
 	Held             bool      // it has them
+	Launching        bool      // it has them, and they do not all serve yet
 	AtOnce           int       // instances of its run at once, 0 = no limit of its own
 	Shared           bool      // its run's suites share a load balancer
 }
@@ -20,6 +21,10 @@ type Claim struct {
 // Capacity is what all runs may have at once.
 type Capacity struct {
 	Instances int // 0 = no limit
+	// Launching is how many instances may be on their way into service at once,
+	// 0 = no limit. Where all instances share one machine, those that boot side
+	// by side slow each other down until the first miss their deadlines.
+	Launching int
 }
 
 // Listeners is how many suites' environments share a load balancer: AWS gives
@@ -39,10 +44,13 @@ const Overdue = 30 * time.Minute
 // turn when enough of what others hold has come back. A claim that can never
 // fit holds nobody up.
 func Grant(claims []Claim, c Capacity, now time.Time) (granted []Claim, waits map[[2]string]string) {
-	used := 0
+	used, launching := 0, 0
 	teams, runs, shared := map[string]int{}, map[string]int{}, map[string]int{}
 	take := func(x Claim) {
 		used += x.Size
+		if x.Launching || !x.Held {
+			launching += x.Size
+		}
 		teams[x.Team] += x.Size
 		runs[x.Run] += x.Size
 		if x.Shared {
@@ -99,6 +107,9 @@ func Grant(claims []Claim, c Capacity, now time.Time) (granted []Claim, waits ma
 			if overdue(x) {
 				stop = x.Run + " " + x.Suite
 			}
+		case c.Launching > 0 && launching > 0 && launching+x.Size > c.Launching:
+			// Whatever its size, a suite may be launched alone.
+			why = fmt.Sprintf("%d instances of runs are being launched, and --test-launching allows %d at once", launching, c.Launching)
 		}
 		if why != "" {
 			waits[[2]string{x.Run, x.Suite}] = why
@@ -121,7 +132,7 @@ func (r Run) Claims() []Claim {
 		switch s.Phase {
 		case Queued:
 		case Launching, Running, Waiting, Retrying, Ending:
-			c.Held = true
+			c.Held, c.Launching = true, s.Phase == Launching
 		default:
 			continue
 		}

@@ -9,6 +9,44 @@ import (
 	"pgregory.net/rapid"
 )
 
+// Those that boot side by side slow each other down: they go in turns, and
+// what is larger than a turn goes alone.
+func TestGrantLaunching(t *testing.T) {
+	now := time.Date(2030, 1, 1, 12, 0, 0, 0, time.UTC)
+	var claims []Claim
+	for i := range 5 {
+		claims = append(claims, Claim{Run: "r1", Suite: fmt.Sprintf("s%d", i), Team: "a", Size: 45, Since: now})
+	}
+	granted := func() int {
+		got, waits := Grant(claims, Capacity{Launching: 90}, now)
+		for _, why := range waits {
+			if !strings.Contains(why, "--test-launching allows 90") {
+				t.Errorf("waits: %s", why)
+			}
+		}
+		return len(got)
+	}
+	if n := granted(); n != 2 {
+		t.Errorf("%d begin together", n)
+	}
+	claims[0].Held, claims[0].Launching = true, true
+	if n := granted(); n != 1 {
+		t.Errorf("%d begin beside one that is launched", n)
+	}
+	claims[0].Launching = false // it serves
+	if n := granted(); n != 2 {
+		t.Errorf("%d begin beside one that serves", n)
+	}
+	claims = []Claim{{Run: "r1", Suite: "big", Size: 500, Since: now}}
+	if n := granted(); n != 1 {
+		t.Error("a large one never begins")
+	}
+	r := Run{Name: "r1", Suites: []Suite{{Name: "a", Phase: Launching}, {Name: "b", Phase: Running}}}
+	if cs := r.Claims(); !cs[0].Launching || cs[1].Launching || !cs[1].Held {
+		t.Errorf("%+v", cs)
+	}
+}
+
 func TestGrant(t *testing.T) {
 	now := time.Date(2030, 1, 1, 12, 0, 0, 0, time.UTC)
 	wait := func(run, suite, team string, size int, since time.Duration) Claim {
@@ -42,7 +80,7 @@ func TestGrant(t *testing.T) {
 		{"the run's own limit", []Claim{limited(held("r1", "w", "a", 3), 4), limited(wait("r1", "x", "a", 3, 0), 4)}, 0, "", "runs.at_once"},
 		{"listeners", shared, 0, strings.TrimSpace(strings.Repeat("* ", Listeners)), "no listener left"},
 	} {
-		granted, waits := Grant(c.claims, Capacity{c.quota}, now)
+		granted, waits := Grant(c.claims, Capacity{Instances: c.quota}, now)
 		var got []string
 		for _, g := range granted {
 			got = append(got, g.Run+"/"+g.Suite)
@@ -108,7 +146,7 @@ func TestGrantFairly(t *testing.T) {
 					used += o.Size
 				}
 			}
-			granted, waits := Grant(claims, Capacity{quota}, now)
+			granted, waits := Grant(claims, Capacity{Instances: quota}, now)
 			waiting := len(claims)
 			for _, c := range claims {
 				if c.Held {
