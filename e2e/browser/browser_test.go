@@ -82,6 +82,10 @@ func TestConsole(t *testing.T) {
 	dayfly("server", "start", "--listen", address)
 	dayfly("init", dir+"/shop")
 	dayfly("deploy", dir+"/shop", "dev")
+	// What is under way, as a terminal shows it, of a real server.
+	if top := dayfly("top", "--once"); !strings.Contains(top, "1 environments, 3 healthy instances") || !strings.Contains(top, "shop-dev") {
+		t.Errorf("dayfly top: %s", top)
+	}
 	drive := func(t *testing.T, script string, given map[string]any) {
 		t.Helper()
 		raw, err := json.Marshal(given)
