@@ -27,8 +27,10 @@ func (l *Loop) clean(ctx context.Context, b Bake) (time.Duration, error) {
 		return l.pace(b), err
 	}
 	if b.Heir == "" {
-		if gone, wait, err := l.endStack(ctx, b); err != nil || !gone {
-			return wait, err
+		for _, name := range []string{b.Former, b.Stack} {
+			if gone, wait, err := l.endStack(ctx, b, name); err != nil || !gone {
+				return wait, err
+			}
 		}
 	}
 	if b.ended() && b.AMI != "" {
@@ -62,9 +64,12 @@ func (l *Loop) clean(ctx context.Context, b Bake) (time.Duration, error) {
 // ended tells that a bake in Clean gives no image.
 func (b Bake) ended() bool { return b.Error != "" || b.Again }
 
-// endStack deletes the builder's stack and tells when it is gone.
-func (l *Loop) endStack(ctx context.Context, b Bake) (gone bool, wait time.Duration, err error) {
-	st, err := l.Cloud.Stack(ctx, b.Stack)
+// endStack deletes a stack of the builder and tells when it is gone.
+func (l *Loop) endStack(ctx context.Context, b Bake, name string) (gone bool, wait time.Duration, err error) {
+	if name == "" {
+		return true, 0, nil
+	}
+	st, err := l.Cloud.Stack(ctx, name)
 	switch {
 	case fault.KindOf(err) == fault.NotFound || (err == nil && st.Status == "DELETE_COMPLETE"):
 		return true, 0, nil
@@ -79,7 +84,7 @@ func (l *Loop) endStack(ctx context.Context, b Bake) (gone bool, wait time.Durat
 		wait = 5 * time.Second
 		attempt = l.Clock.Now().Truncate(wait).Unix()
 	}
-	return false, wait, l.Cloud.DeleteStack(ctx, b.intent(fmt.Sprintf("delete-stack/%s/%d", st.Status, attempt)), b.Stack)
+	return false, wait, l.Cloud.DeleteStack(ctx, b.intent(fmt.Sprintf("delete-stack/%s/%s/%d", name, st.Status, attempt)), name)
 }
 
 // unrecorded looks for what a failed bake made and could not note down any
@@ -98,7 +103,8 @@ func (l *Loop) unrecorded(ctx context.Context, b Bake) (found bool, err error) {
 		}
 	}
 	if len(b.Canaries) == 0 && b.FailedAt == Launch {
-		is, err := l.Cloud.Instances(ctx, map[string]string{"tag:" + cloud.TagIntent: b.intent("canaries").ID})
+		launch, _ := b.offering()
+		is, err := l.Cloud.Instances(ctx, map[string]string{"tag:" + cloud.TagIntent: b.intent(launch).ID})
 		if err != nil {
 			return false, err
 		}

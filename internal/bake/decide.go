@@ -64,11 +64,13 @@ func after(s Step) Step {
 
 // limit is how long the step that the bake is in may take; 0 is for ever.
 func (b Bake) limit() time.Duration {
-	if b.Step == Converge {
-		if b.Puppet <= 0 {
-			return time.Hour
-		}
+	switch {
+	case b.Step == Converge && b.Puppet <= 0:
+		return time.Hour
+	case b.Step == Converge:
 		return b.Puppet
+	case b.Step == Builder && len(b.Full) > 0:
+		return roomLimit
 	}
 	return b.Step.stage().limit
 }

@@ -30,6 +30,7 @@ type Cloud interface {
 	StartInstance(ctx context.Context, in cloud.Intent, id string) error
 	StopInstance(ctx context.Context, in cloud.Intent, id string) error
 	Instance(ctx context.Context, id string) (cloud.Instance, error)
+	Zones(ctx context.Context) ([]string, error)
 	Instances(ctx context.Context, filter map[string]string) ([]cloud.Instance, error)
 	CreateImage(ctx context.Context, in cloud.Intent, instance, name string, tags cloud.Tags) (string, error)
 	DeleteImage(ctx context.Context, in cloud.Intent, id string) error

@@ -66,6 +66,10 @@ type Bake struct {
 	Prefix string        `json:"prefix"`          // of the builder's files: its role reads nothing else
 
 	Stack    string            `json:"stack"`
+	Zone     string            `json:"zone,omitempty"`     // of the builder, where the first had no room
+	Full     []string          `json:"full,omitempty"`     // zones that had no room for it, in the order of the tries
+	Former   string            `json:"former,omitempty"`   // stack of the last such try, until it is gone
+	Rest     time.Time         `json:"rest,omitzero"`      // no next try before this
 	Instance string            `json:"instance,omitempty"` // builder
 	Subnet   string            `json:"subnet,omitempty"`
 	Group    string            `json:"group,omitempty"`

@@ -28,11 +28,7 @@ func (l *Loop) inputs(ctx context.Context, b Bake) (finding, error) {
 	if err := l.send(ctx, b, bp, files); err != nil {
 		return finding{}, err
 	}
-	_, err = l.Cloud.CreateStack(ctx, b.intent("builder"), cloud.StackInput{
-		Name: b.Stack, Template: builderTemplate, Tags: l.builderTags(b),
-		Parameters: map[string]string{"ImageId": b.Base, "InstanceType": bp.Image.Type, "Bucket": l.Cloud.Bucket(), "Prefix": b.Prefix},
-	})
-	return finding{done: true}, err
+	return finding{done: true}, l.makeBuilder(ctx, b, bp)
 }
 
 // send puts what the builder fetches into the bucket.
@@ -52,6 +48,11 @@ func (b Bake) probeKey() string { return b.Prefix + "dayfly-probe" }
 func (b Bake) inputsKey() string { return b.Prefix + "inputs.tar" }
 
 func (l *Loop) builder(ctx context.Context, b Bake) (finding, error) {
+	if len(b.Full) > 0 {
+		if f, made, err := l.elsewhere(ctx, b); err != nil || !made {
+			return f, err
+		}
+	}
 	st, err := l.Cloud.Stack(ctx, b.Stack)
 	if err != nil {
 		return finding{}, err
@@ -75,6 +76,9 @@ func (l *Loop) builder(ctx context.Context, b Bake) (finding, error) {
 	}
 	if strings.Contains(why, b.Base) && (strings.Contains(why, "InvalidAMIID") || strings.Contains(why, "does not exist")) {
 		return failed("the base image %s went away after the bake had begun; bake again, with the one that image.base names now\n  %s", b.Base, why), nil
+	}
+	if cloud.NoCapacity(why) {
+		return l.move(ctx, b, why)
 	}
 	return failed("the builder's stack could not be made: %s", why), nil
 }

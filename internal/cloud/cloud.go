@@ -171,6 +171,7 @@ What *Driver has (the implementation is in the files beside this one):
 	           StopInstance(ctx, Intent, id string) error
 	           Instances(ctx, filter map[string]string) ([]Instance, error) // "tag:…", "instance-state-name", ... ; paginated to the end
 	           Instance(ctx, id string) (Instance, error)
+	           Zones(ctx) ([]string, error)                            // that are available, in order
 	Images:    CreateImage(ctx, Intent, instance, name string, tags Tags) (id string, err error)
 	           DeleteImage(ctx, Intent, id string) error               // deregisters and deletes its snapshots
 	           Image(ctx, id string) (Image, error); Images(ctx) ([]Image, error) // ours

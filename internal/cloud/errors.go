@@ -60,7 +60,7 @@ func (c *cause) Unwrap() []error { return c.errs }
 // NoCapacity tells whether a sentence of AWS, such as a scaling activity's, is
 // about capacity that is not there.
 func NoCapacity(message string) bool {
-	for _, s := range append([]string{"sufficient capacity", "do not have sufficient", "vCPU capacity than your current", "more instances than your current", "enough free addresses", "insufficient free addresses"}, capacityCodes...) {
+	for _, s := range append([]string{"sufficient capacity", "do not have sufficient", "vCPU capacity than your current", "more instances than your current", "enough free addresses", "insufficient free addresses", "not supported in your requested Availability Zone"}, capacityCodes...) {
 		if s != "Unsupported" && strings.Contains(message, s) {
 			return true
 		}

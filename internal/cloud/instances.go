@@ -221,6 +221,26 @@ func (d *Driver) Instance(ctx context.Context, id string) (Instance, error) {
 	return Instance{}, missing(op, id)
 }
 
+// Zones lists the zones that instances can be launched in, in order; those of
+// other kinds, such as a city's, are not among them.
+func (d *Driver) Zones(ctx context.Context) ([]string, error) {
+	const op = "ec2:DescribeAvailabilityZones"
+	ctx, cancel := limit(ctx)
+	defer cancel()
+	out, err := d.ec2.DescribeAvailabilityZones(ctx, &ec2.DescribeAvailabilityZonesInput{Filters: []types.Filter{
+		{Name: new("zone-type"), Values: []string{"availability-zone"}}, {Name: new("state"), Values: []string{"available"}},
+	}})
+	if err != nil {
+		return nil, translate(op, "", err)
+	}
+	var zones []string
+	for _, z := range out.AvailabilityZones {
+		zones = append(zones, aws.ToString(z.ZoneName))
+	}
+	slices.Sort(zones)
+	return zones, nil
+}
+
 func instanceOf(i types.Instance) Instance {
 	out := Instance{
 		ID: aws.ToString(i.InstanceId), Image: aws.ToString(i.ImageId), Type: string(i.InstanceType), PrivateIP: aws.ToString(i.PrivateIpAddress),

@@ -228,6 +228,11 @@ func (d *Driver) RunInstances(ctx context.Context, in cloud.Intent, i cloud.Inst
 	})
 }
 
+// Zones implements the driver's.
+func (*Driver) Zones(context.Context) ([]string, error) {
+	return []string{"local-1a", "local-1b", "local-1c"}, nil
+}
+
 // TerminateInstances implements the driver's.
 func (d *Driver) TerminateInstances(ctx context.Context, in cloud.Intent, ids ...string) error {
 	_, err := perform(ctx, d, in, "ec2:TerminateInstances", false, ids, func() (bool, error) {
