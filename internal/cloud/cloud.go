@@ -119,6 +119,12 @@ func (c CommandResult) Finished() bool {
 	return true
 }
 
+// Object is one of Dayfly's bucket; Modified is the zero time where S3 tells none.
+type Object struct {
+	Key      string
+	Modified time.Time
+}
+
 // Group is an Auto Scaling group as it is.
 type Group struct {
 	Name              string
@@ -189,6 +195,7 @@ What *Driver has (the implementation is in the files beside this one):
 	           GetObject(ctx, key string) (io.ReadCloser, error)       // ErrNotFound
 	           DeletePrefix(ctx, Intent, prefix string) error
 	           ListObjects(ctx, prefix string) ([]string, error)
+	           Objects(ctx, prefix string) ([]Object, error)           // with their times
 	           Bucket() string                                         // dayfly-<account>-<region>[-<owner>]
 	Account:   Identity(ctx) (account, arn string, err error); Region() string; Owner() string
 

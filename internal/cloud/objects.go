@@ -6,6 +6,7 @@ import (
 	"io"
 	"net/url"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -179,13 +180,23 @@ func (d *Driver) Object(ctx context.Context, key string, limit int64) ([]byte, e
 
 // ListObjects returns the keys that begin with prefix, in order.
 func (d *Driver) ListObjects(ctx context.Context, prefix string) ([]string, error) {
+	objects, err := d.Objects(ctx, prefix)
+	var keys []string
+	for _, o := range objects {
+		keys = append(keys, o.Key)
+	}
+	return keys, err
+}
+
+// Objects returns the objects whose keys begin with prefix, in the keys' order.
+func (d *Driver) Objects(ctx context.Context, prefix string) ([]Object, error) {
 	bucket, err := d.bucket(ctx)
 	if err != nil {
 		return nil, err
 	}
 	ctx, cancel := limit(ctx)
 	defer cancel()
-	var keys []string
+	var objects []Object
 	for p := s3.NewListObjectsV2Paginator(d.s3, &s3.ListObjectsV2Input{Bucket: &bucket, Prefix: &prefix}); p.HasMorePages(); {
 		page, err := p.NextPage(ctx)
 		if err := translate("s3:ListObjectsV2", prefix, err); err != nil {
@@ -195,11 +206,11 @@ func (d *Driver) ListObjects(ctx context.Context, prefix string) ([]string, erro
 			return nil, err
 		}
 		for _, o := range page.Contents {
-			keys = append(keys, aws.ToString(o.Key))
+			objects = append(objects, Object{Key: aws.ToString(o.Key), Modified: aws.ToTime(o.LastModified)})
 		}
 	}
-	slices.Sort(keys)
-	return keys, nil
+	slices.SortFunc(objects, func(a, b Object) int { return strings.Compare(a.Key, b.Key) })
+	return objects, nil
 }
 
 // DeletePrefix deletes the objects whose keys begin with prefix.

@@ -27,7 +27,7 @@ type Cloud interface {
 	Images(ctx context.Context) ([]cloud.Image, error)
 	Instances(ctx context.Context, filter map[string]string) ([]cloud.Instance, error)
 	Strays(ctx context.Context) ([]cloud.Stray, error)
-	ListObjects(ctx context.Context, prefix string) ([]string, error)
+	Objects(ctx context.Context, prefix string) ([]cloud.Object, error)
 	DeleteStack(ctx context.Context, in cloud.Intent, name string) error
 	DeleteGroup(ctx context.Context, in cloud.Intent, name string) error
 	DeleteImage(ctx context.Context, in cloud.Intent, id string) error
@@ -140,6 +140,35 @@ func objectOf(key string) string {
 		return "generation/" + p[1] + "/" + p[2]
 	}
 	return ""
+}
+
+// How long what belongs to a record may last at most after it was written, so
+// that an object, which has no tags, has a deadline too: a builder lives for
+// hours and is kept for a day; an environment's lease is a year at most.
+const (
+	bakeLease    = 48 * time.Hour
+	handoffLease = 366 * 24 * time.Hour
+)
+
+// objects are those of the bucket that belong to records. Where something in
+// the cloud still names the record, or S3 tells no time, there is no deadline.
+func objects(all []cloud.Object, named map[string]bool) (out []Thing) {
+	for _, o := range all {
+		object := objectOf(o.Key)
+		if object == "" {
+			continue
+		}
+		tags := map[string]string{cloud.TagObject: object}
+		if !named[object] && !o.Modified.IsZero() {
+			lease := handoffLease
+			if strings.HasPrefix(o.Key, "bake/") {
+				lease = bakeLease
+			}
+			tags[cloud.TagDeadline] = o.Modified.Add(lease).UTC().Format(time.RFC3339)
+		}
+		out = append(out, Thing{"object", o.Key, tags})
+	}
+	return out
 }
 
 // Sweep looks at everything once. With dry it removes nothing and remembers
@@ -261,15 +290,15 @@ func (s *Sweeper) things(ctx context.Context) ([]Thing, error) {
 			out = append(out, Thing{v.Kind, v.ID, v.Tags})
 		}
 	}
-	keys, err := s.Cloud.ListObjects(ctx, "")
+	keys, err := s.Cloud.Objects(ctx, "")
 	if err != nil {
 		return nil, fmt.Errorf("list objects: %w", err)
 	}
-	for _, k := range keys {
-		if object := objectOf(k); object != "" {
-			out = append(out, Thing{"object", k, map[string]string{cloud.TagObject: object}})
-		}
+	named := map[string]bool{}
+	for _, t := range out {
+		named[t.Tags[cloud.TagObject]] = true
 	}
+	out = append(out, objects(keys, named)...)
 	for _, src := range s.Sources {
 		more, err := src.Things(ctx)
 		if err != nil {

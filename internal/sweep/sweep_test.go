@@ -243,10 +243,68 @@ func TestEveryKindGoes(t *testing.T) {
 			}
 			time.Sleep(Patience)
 		}
-		keys, _ := s.Cloud.ListObjects(t.Context(), "")
+		keys, _ := s.Cloud.Objects(t.Context(), "")
 		strays, _ := s.Cloud.Strays(t.Context())
 		if len(keys) != 3 || len(strays) != 6 || len(ca) != 0 {
 			t.Errorf("%v %v %v", keys, strays, ca)
+		}
+	})
+}
+
+// An object whose record is gone goes when the longest lease that it can have
+// is over, and nothing in the cloud names the record.
+func TestObjectsWithoutRecord(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		st, err := sqlite.Open(t.Context(), ":memory:", clock.Real{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer st.Close()
+		c := cloudtest.New(clock.Real{})
+		d := c.Driver(st)
+		s := &Sweeper{Store: st, Cloud: d, Clock: clock.Real{}, Live: func(context.Context) (map[string]bool, error) {
+			return map[string]bool{"bake/busy": true}, nil
+		}}
+		for _, k := range []string{"bake/gone/1/inputs.tar", "bake/named/1/inputs.tar", "bake/busy/1/inputs.tar", "handoff/gone/1/i-1.json", "releases/shop/x"} {
+			c.Put(k, []byte("x"))
+		}
+		if _, err := d.CreateStack(t.Context(), cloud.Intent{ID: "named", Object: "bake/named"}, cloud.StackInput{Name: "named", Tags: cloud.Tags{cloud.TagObject: "bake/named"}}); err != nil {
+			t.Fatal(err)
+		}
+		removed := func() (gone string) {
+			t.Helper()
+			for range 2 {
+				dry, err := s.Sweep(t.Context(), true)
+				if err != nil {
+					t.Fatal(err)
+				}
+				r, err := s.Sweep(t.Context(), false)
+				if err != nil || len(r.Orphans) != len(dry.Orphans) {
+					t.Fatalf("%+v %+v %v", r, dry, err)
+				}
+				for _, o := range r.Orphans {
+					if o.Removed {
+						gone += o.ID + " "
+					}
+				}
+				time.Sleep(Patience)
+			}
+			return gone
+		}
+		time.Sleep(bakeLease - 5*time.Minute)
+		if gone := removed(); gone != "" {
+			t.Errorf("removed before its deadline: %s", gone)
+		}
+		time.Sleep(5 * time.Minute)
+		if gone := removed(); gone != "bake/gone/1/inputs.tar " {
+			t.Errorf("removed: %s", gone)
+		}
+		time.Sleep(handoffLease)
+		if gone := removed(); gone != "handoff/gone/1/i-1.json " {
+			t.Errorf("removed: %s", gone)
+		}
+		if keys, _ := d.ListObjects(t.Context(), ""); len(keys) != 3 {
+			t.Errorf("left: %v", keys)
 		}
 	})
 }

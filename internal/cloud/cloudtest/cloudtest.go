@@ -46,6 +46,7 @@ type Cloud struct {
 	images     map[string]*image
 	commands   map[string]*command
 	objects    map[string][]byte
+	written    map[string]time.Time // when, by key
 	parameters map[string]string
 	foreign    []cloud.ForeignCommand
 	strays     []cloud.Stray
@@ -71,7 +72,7 @@ type Plan struct {
 func New(c clock.Clock) *Cloud {
 	return &Cloud{
 		Clock: c, stacks: map[string]*stack{}, listeners: map[string]*listener{}, groups: map[string]*group{}, instances: map[string]*instance{}, images: map[string]*image{},
-		commands: map[string]*command{}, objects: map[string][]byte{}, parameters: map[string]string{}, effects: map[string]any{}, made: map[string]int{}, calls: map[string]int{},
+		commands: map[string]*command{}, objects: map[string][]byte{}, written: map[string]time.Time{}, parameters: map[string]string{}, effects: map[string]any{}, made: map[string]int{}, calls: map[string]int{},
 	}
 }
 
@@ -121,7 +122,7 @@ func (c *Cloud) id(prefix string) string {
 func (c *Cloud) Put(key string, body []byte) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.objects[key] = body
+	c.write(key, body)
 }
 
 // SetParameter publishes a parameter.

@@ -82,7 +82,7 @@ func (c *Cloud) passGroup(g *group, now time.Time) {
 			i.Reason = "the lifecycle action was abandoned"
 			i.end(now)
 			if g.plan.Report != nil {
-				c.objects[handoff.ReportKey(g.params["Environment"], g.params["Generation"], i.ID)] = g.plan.Report
+				c.write(handoff.ReportKey(g.params["Environment"], g.params["Generation"], i.ID), g.plan.Report)
 			}
 			continue
 		}
@@ -364,7 +364,11 @@ func (d *Driver) SendCommand(ctx context.Context, in cloud.Intent, cmd cloud.Com
 }
 
 // Object sets an object from within Exec.
-func (c *Cloud) Object(key string, body []byte) { c.objects[key] = body }
+func (c *Cloud) Object(key string, body []byte) { c.write(key, body) }
+
+func (c *Cloud) write(key string, body []byte) {
+	c.objects[key], c.written[key] = body, c.Clock.Now()
+}
 
 // Console implements the driver's.
 func (d *Driver) Console(_ context.Context, id string) (string, error) {
@@ -415,7 +419,7 @@ func (d *Driver) PutObject(ctx context.Context, in cloud.Intent, key string, bod
 			return false, err
 		}
 		_, err := io.Copy(&b, body)
-		d.c.objects[key] = b.Bytes()
+		d.c.write(key, b.Bytes())
 		return true, err
 	})
 	return err
@@ -441,6 +445,16 @@ func (d *Driver) ListObjects(_ context.Context, prefix string) ([]string, error)
 	}
 	slices.Sort(out)
 	return out, nil
+}
+
+// Objects implements the driver's.
+func (d *Driver) Objects(ctx context.Context, prefix string) (out []cloud.Object, err error) {
+	keys, err := d.ListObjects(ctx, prefix)
+	defer d.c.lock()()
+	for _, k := range keys {
+		out = append(out, cloud.Object{Key: k, Modified: d.c.written[k]})
+	}
+	return out, err
 }
 
 // DeletePrefix implements the driver's.
