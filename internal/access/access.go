@@ -85,6 +85,7 @@ var Needs = map[string]Role{
 	"delete-trigger": Operator,
 
 	"delete-image": Operator,
+	"harm":         Operator,
 	"sweep":        Operator,
 	"list-audit":   Operator,
 

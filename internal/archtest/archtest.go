@@ -89,6 +89,7 @@ var Layers = []Layer{
 		"internal/event",
 		"internal/access",
 		"internal/blocker",
+		"internal/chaos",
 		"internal/template",
 		"internal/template/schema",
 	}},

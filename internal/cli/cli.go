@@ -57,6 +57,7 @@ type root struct {
 	Audit    auditCmd    `cmd:"" help:"Say who did what, when, from where and with which result."`
 	Console  consoleCmd  `cmd:"" help:"Print a link that opens the console in a browser, signed in for twelve hours. For example: dayfly console --role viewer"`
 	Token    tokenCmd    `cmd:"" help:"Make, list and revoke tokens for the API."`
+	Chaos    chaosCmd    `cmd:"" help:"Let things go wrong on purpose, on a leash; the server must allow it (--chaos)."`
 	Backup   backupCmd   `cmd:"" help:"Write all records and blueprints to a file, while the server works."`
 	Restore  restoreCmd  `cmd:"" help:"Put a backup into an empty database, of either kind."`
 	Server   serverCmd   `cmd:"" help:"Start and stop the Dayfly server."`

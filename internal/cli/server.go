@@ -48,8 +48,9 @@ func (l listenFlags) args() []string {
 
 // runFlags are limits of test runs.
 type runFlags struct {
-	TestInstances int `help:"Instances that the environments of all runs may have at once; 0: no limit." default:"0" env:"DAYFLY_TEST_INSTANCES" placeholder:"N"`
-	TestLaunching int `help:"Instances of all runs that may be on their way into service at once; 0: no limit. Where they share one machine, such as with the local region, 45 for each core keeps them from slowing each other down." default:"0" env:"DAYFLY_TEST_LAUNCHING" placeholder:"N"`
+	TestInstances int  `help:"Instances that the environments of all runs may have at once; 0: no limit." default:"0" env:"DAYFLY_TEST_INSTANCES" placeholder:"N"`
+	TestLaunching int  `help:"Instances of all runs that may be on their way into service at once; 0: no limit. Where they share one machine, such as with the local region, 45 for each core keeps them from slowing each other down." default:"0" env:"DAYFLY_TEST_LAUNCHING" placeholder:"N"`
+	Chaos         bool `help:"Allow dayfly chaos, which lets things go wrong on purpose." env:"DAYFLY_CHAOS"`
 }
 
 type serverStartCmd struct {
@@ -63,7 +64,7 @@ func (c *serverStartCmd) Run(ctx context.Context, a *app) error {
 	if err != nil {
 		return err
 	}
-	args = append(append(args, c.listenFlags.args()...), fmt.Sprint("--test-instances=", c.TestInstances), fmt.Sprint("--test-launching=", c.TestLaunching))
+	args = append(append(args, c.listenFlags.args()...), fmt.Sprint("--test-instances=", c.TestInstances), fmt.Sprint("--test-launching=", c.TestLaunching), fmt.Sprint("--chaos=", c.Chaos))
 	if err := a.serverDaemon(args...).start(ctx, a); err != nil {
 		return err
 	}
@@ -113,5 +114,5 @@ func (c *serverRunCmd) Run(ctx context.Context, a *app) error {
 		return err
 	}
 	defer lock.Close()
-	return control.Run(ctx, control.Config{Dir: a.State, Database: database, Version: a.version, Log: logger(a.err), TestInstances: c.TestInstances, TestLaunching: c.TestLaunching, Listen: control.Listen{Address: c.Listen, Cert: c.Cert, Key: c.Key}})
+	return control.Run(ctx, control.Config{Dir: a.State, Database: database, Version: a.version, Log: logger(a.err), TestInstances: c.TestInstances, TestLaunching: c.TestLaunching, Chaos: c.Chaos, Listen: control.Listen{Address: c.Listen, Cert: c.Cert, Key: c.Key}})
 }

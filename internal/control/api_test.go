@@ -129,6 +129,7 @@ var order = []string{http.MethodGet, http.MethodPost, http.MethodPut, http.Metho
 func TestDocument(t *testing.T) {
 	inWorld(t, func(t *testing.T, w *world) {
 		broken := w.broken(w.pack(mended), "install", "") // keeps a builder
+		w.api.cfg.Chaos = true
 		w.files = w.pack(strings.Replace(description, "dev: { size: 3, lease: 24h }", "dev: { size: 3, lease: 4h, lease_max: 8h }", 1))
 		stop := w.start(w.store)
 		defer stop()
@@ -239,6 +240,8 @@ func TestDocument(t *testing.T) {
 				switch op.OperationID {
 				case "attach":
 					body = []byte("a picture")
+				case "harm":
+					body = []byte(`{"act":{"kind":"freeze-api"}}`)
 				case "set-trigger":
 					body = fmt.Appendf(nil, `{"files":%q,"seconds":86400}`, w.files)
 				}

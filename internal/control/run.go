@@ -68,6 +68,8 @@ type Config struct {
 	// TestLaunching is how many of those may be on their way into service at
 	// once; 0: as many as want to.
 	TestLaunching int
+	// Chaos allows that things go wrong on purpose.
+	Chaos bool
 
 	replica string                          // this server's name among those
 	free    func(dir string) (int64, error) // space on the disk of a folder; nil asks the system

@@ -40,6 +40,7 @@ type Backend interface {
 	Report(ctx context.Context, name string) ([]byte, error)
 	Sweep(ctx context.Context, dry bool) (sweep.Report, error)
 	Instances
+	Chaos
 	Why(ctx context.Context, object string) ([]Reason, error)
 	Status(ctx context.Context) (Status, error)
 	// Active tells whether this process owns the work.

@@ -157,6 +157,7 @@ func (s *Server) operations() {
 	s.again()
 	s.images()
 	s.instances()
+	s.chaos()
 	records[bake.Bake](s, "bakes", bake.Kind, "why")
 	records[image.Image](s, "images", image.Kind, "images")
 	records[image.Channel](s, "channels", image.ChannelKind, "images")

@@ -128,6 +128,26 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/v1/chaos": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Let something go wrong on purpose: an instance is killed here, what the command line does is allowed and noted down
+         * @description Needs the role operator.
+         */
+        post: operations["harm"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/v1/environments": {
         parameters: {
             query?: never;
@@ -1081,6 +1101,21 @@ export interface components {
             /** Format: int64 */
             revision: number;
         };
+        ChaosAct: {
+            /** @description of the instance */
+            environment?: string;
+            /**
+             * Format: int64
+             * @description of what lasts, in nanoseconds
+             */
+            for?: number;
+            instance?: string;
+            /** @enum {string} */
+            kind: "kill-instance" | "lose-zone" | "cut-box" | "freeze-api" | "kill-server" | "kill-region" | "kill-replica";
+            /** @description state folder of the server */
+            replica?: string;
+            zone?: string;
+        };
         Decision: {
             /** @description points of a manual suite's checklist */
             checked?: string[] | null;
@@ -1398,6 +1433,14 @@ export interface components {
             reason?: string;
             /** @description box or mirror: where the release came from */
             source?: string;
+        };
+        Harm: {
+            act: components["schemas"]["ChaosAct"];
+            /** @description only say whether it would be allowed */
+            dry?: boolean;
+            /** @description environments that are meant although they are production-like, with commas between */
+            named?: string;
+            why?: string;
         };
         Heartbeat: {
             /** Format: int64 */
@@ -2439,6 +2482,42 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["PageChannel"];
+                };
+            };
+            /** @description Error */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    harm: {
+        parameters: {
+            query?: never;
+            header?: {
+                /** @description for 24 hours the same key gives the same answer and does nothing again; with another request it is refused */
+                "Idempotency-Key"?: string;
+            };
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["Harm"];
+            };
+        };
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ChaosAct"];
                 };
             };
             /** @description Error */
