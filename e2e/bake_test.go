@@ -108,6 +108,7 @@ func (w *world) resumed(t *testing.T) {
 	if b.Image == "" || b.Instance != builder || b.From != name {
 		t.Errorf("%+v; the builder was %s", b, builder)
 	}
+	w.attested(t, b.Image)
 	w.edit(t, init, "  file { '/srv/made-by-hand': ensure => absent }\n", "")
 	w.edit(t, "verify/base.sh", "lives for one night", "lives for a day")
 	w.edit(t, "puppet/data/common.yaml", "lives for one night", "lives for a day")
@@ -116,6 +117,28 @@ func (w *world) resumed(t *testing.T) {
 	w.json(t, &s, "region", "status")
 	if s.Instances+s.VPCs+s.Stacks != 0 {
 		t.Errorf("the region still has %+v", s)
+	}
+}
+
+// attested checks what is signed about an image as anybody can who has the public
+// key, and that another key believes nothing.
+func (w *world) attested(t *testing.T, image string) {
+	t.Helper()
+	key, pub, other := filepath.Join(w.dir, "signing.key"), filepath.Join(w.dir, "signing.pub"), filepath.Join(w.dir, "other")
+	w.run(t, w.dir, "openssl", "pkey", "-in", key, "-pubout", "-out", pub)
+	w.run(t, w.dir, "openssl", "genpkey", "-algorithm", "ed25519", "-out", other)
+	w.run(t, w.dir, "openssl", "pkey", "-in", other, "-pubout", "-out", other+".pub")
+	var v struct {
+		Image   string
+		Matches []string
+	}
+	w.json(t, &v, "image", "verify", image, "--key", pub)
+	if v.Image != image || strings.Join(v.Matches, " ") != "inventory sbom puppet-report" {
+		t.Errorf("%+v", v)
+	}
+	w.fails(t, 1, []string{"no trusted key signed it", "sha256:"}, "image", "verify", image, "--key", other+".pub")
+	if raw, err := os.ReadFile(filepath.Join(w.dir, "server/server.log")); err != nil || strings.Contains(string(raw), "PRIVATE KEY") {
+		t.Errorf("the key is in the log, or %v", err)
 	}
 }
 

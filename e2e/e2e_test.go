@@ -124,6 +124,11 @@ func setup(t *testing.T) *world {
 	for k, v := range vars {
 		w.env = append(w.env, k+"="+v)
 	}
+	// Every image of these tests is signed, and no other is launched.
+	key := filepath.Join(dir, "signing.key")
+	w.run(t, root, "openssl", "genpkey", "-algorithm", "ed25519", "-out", key)
+	w.run(t, root, "chmod", "600", key)
+	w.env = append(w.env, "DAYFLY_SIGNING_KEY="+key, "DAYFLY_REQUIRE_ATTESTATION=true")
 	w.must(t, "server", "start")
 	var host struct{ NetNS, Address string }
 	w.json(t, &host, "region", "host", "add", "box")

@@ -56,6 +56,8 @@ var Needs = map[string]Role{
 	"get-lineage":       Viewer,
 	"get-report":        Viewer,
 	"get-sbom":          Viewer,
+	"get-attestation":   Viewer,
+	"get-inventory":     Viewer,
 
 	"add-blueprint":       Deployer,
 	"start-bake":          Deployer,

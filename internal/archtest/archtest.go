@@ -71,6 +71,7 @@ var Layers = []Layer{
 		"internal/manifest",
 		"internal/token",
 		"internal/audit",
+		"internal/attest",
 	}},
 	{"adapters", []string{
 		"internal/store/...",

@@ -11,7 +11,6 @@ import (
 	"github.com/dayfly-infra/dayfly/internal/image"
 	"github.com/dayfly-infra/dayfly/internal/reconcile"
 	"github.com/dayfly-infra/dayfly/internal/store"
-	"github.com/dayfly-infra/dayfly/internal/verify"
 )
 
 // clean removes what the bake made, and for a good one writes the image record
@@ -55,10 +54,17 @@ func (l *Loop) clean(ctx context.Context, b Bake) (time.Duration, error) {
 			}
 		}
 	}
+	key := ""
+	if !b.ended() {
+		var err error
+		if key, err = l.attest(ctx, b); err != nil {
+			return 0, err
+		}
+	}
 	if err := l.Cloud.PruneIntents(ctx, b.object()); err != nil {
 		return 0, err
 	}
-	return soon, l.finish(ctx, b)
+	return soon, l.finish(ctx, b, key)
 }
 
 // ended tells that a bake in Clean gives no image.
@@ -147,7 +153,8 @@ func (l *Loop) endCanaries(ctx context.Context, b Bake) (gone bool, err error) {
 	return false, err
 }
 
-func (l *Loop) finish(ctx context.Context, b Bake) error {
+// finish ends a bake; the statement about its image has been kept already.
+func (l *Loop) finish(ctx context.Context, b Bake, statement string) error {
 	cur, version, err := store.Get[Bake](ctx, l.Store, Kind, b.Name)
 	if err != nil || cur.Step != Clean {
 		return err
@@ -181,11 +188,10 @@ func (l *Loop) finish(ctx context.Context, b Bake) error {
 	if err != nil && !errors.Is(err, store.ErrNotFound) {
 		return err
 	}
+	im := cur.image(bp.Image.Role, bp.Image.Base)
+	im.Created, im.Seconds, im.Attestation = now, now.Sub(cur.Created).Seconds(), statement
 	return l.Store.Apply(ctx, reconcile.Epoch(ctx),
 		store.Put(Kind, b.Name, version, cur),
-		store.Put(image.Kind, cur.Image, imVersion, image.Image{
-			Name: cur.Image, Blueprint: cur.Blueprint, Inputs: cur.Inputs, AMI: cur.AMI, Parent: cur.Base, State: image.Candidate,
-			Role: bp.Image.Role, Created: now, Bake: cur.Name, Checks: cur.Checks, Canaries: cur.Canaries, By: cur.By, Base: bp.Image.Base, Resumed: cur.From, Tries: cur.Try, Hands: cur.Hands, Report: cur.report(), Inventory: cur.results() + verify.Inventory, SBOM: cur.results() + verify.SBOM, Seconds: now.Sub(cur.Created).Seconds(),
-		}),
+		store.Put(image.Kind, cur.Image, imVersion, im),
 		store.Put(image.ChannelKind, channel, chVersion, ch))
 }

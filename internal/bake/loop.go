@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"time"
 
+	"github.com/dayfly-infra/dayfly/internal/attest"
 	"github.com/dayfly-infra/dayfly/internal/blueprint"
 	"github.com/dayfly-infra/dayfly/internal/clock"
 	"github.com/dayfly-infra/dayfly/internal/cloud"
@@ -40,6 +41,7 @@ type Cloud interface {
 	CommandResult(ctx context.Context, instance, id string) (cloud.CommandResult, error)
 	CommandReady(ctx context.Context, instance string) (bool, error)
 	PruneIntents(ctx context.Context, object string) error
+	Object(ctx context.Context, key string, limit int64) ([]byte, error)
 	Bucket() string
 	Region() string
 }
@@ -61,6 +63,11 @@ type Loop struct {
 	Probe      []byte // dayfly-probe, which looks at canaries and is in no image
 	StackName  func(record string) string
 	Lease      time.Duration // of a builder: after it the sweep may have it
+	Owner      string        // who bakes, in statements about images
+	Key        *attest.Key   // signs them; nil = there are none
+	// Trusted are the keys of which one must have signed the statement about
+	// an image that is launched; nil = any image is.
+	Trusted attest.Trusted
 }
 
 // soon is when the loop looks again at something fast.

@@ -181,5 +181,8 @@ func (l *Loop) AMI(ctx context.Context, name string) (string, error) {
 	if im.State == image.Quarantined {
 		return "", &fault.Error{Kind: fault.Denied, Op: "launch", Object: "image " + name, Message: "the image is quarantined: " + im.Why}
 	}
+	if err := l.Proven(ctx, im); err != nil {
+		return "", err
+	}
 	return im.AMI, nil
 }

@@ -24,6 +24,7 @@ type imageCmd struct {
 	Show       imageShowCmd       `cmd:"" help:"Show an image: what it was made from, by whom, its checks, the identities of its canaries; with --report Puppet's report."`
 	Diff       imageDiffCmd       `cmd:"" help:"Say what differs between two images: packages, files outside of packages, Puppet's resources."`
 	SBOM       imageSBOMCmd       `cmd:"" name:"sbom" help:"Print an image's CycloneDX document."`
+	Verify     imageVerifyCmd     `cmd:"" help:"Check the signed statement how an image was made, and that what lies beside the image is what was signed: dayfly image verify shop-0123456789abcdef --key dayfly.pub."`
 	Promote    imagePromoteCmd    `cmd:"" help:"Point a channel to an image: dayfly image promote shop-0123456789abcdef stable --why 'ran in staging for a day'."`
 	Lineage    imageLineageCmd    `cmd:"" help:"Say what an image comes from, what was made from it, and who runs it."`
 	Channels   imageChannelsCmd   `cmd:"" help:"List channels, with who moved them, when and why."`

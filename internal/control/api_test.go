@@ -155,7 +155,11 @@ func TestDocument(t *testing.T) {
 		w.until(manual, "one", pipeline.Waiting)
 		w.until(manual, "two", pipeline.Waiting)
 		im := get[image.Image](w, image.Kind, w.env().Image)
-		for key, body := range map[string]string{im.Report: "status: changed", im.SBOM: "{}", im.Inventory: "{}"} {
+		im.Attestation = "reports/statement"
+		if err := w.store.Apply(t.Context(), store.NoEpoch, store.Put(image.Kind, im.Name, store.Any, im)); err != nil {
+			t.Fatal(err)
+		}
+		for key, body := range map[string]string{im.Report: "status: changed", im.SBOM: "{}", im.Inventory: "{}", "reports/statement": "{}"} {
 			w.cloud.Put(key, []byte(body))
 		}
 		revoked, _, err := (&token.Tokens{Store: w.store, Clock: clock.Real{}}).Create(t.Context(), "root", "old", access.Viewer, time.Time{})

@@ -20,6 +20,9 @@ func (c *Control) Promote(ctx context.Context, name string, p server.Promote) (i
 		if err != nil {
 			return image.Channel{}, err
 		}
+		if err := c.bakes.Proven(ctx, i); err != nil {
+			return image.Channel{}, err
+		}
 		channel, err := image.ChannelName(i.Blueprint, p.Channel)
 		if err != nil {
 			return image.Channel{}, err

@@ -71,6 +71,8 @@ type Config struct {
 	// Chaos allows that things go wrong on purpose.
 	Chaos bool
 
+	Attestation Attestation
+
 	replica string                          // this server's name among those
 	free    func(dir string) (int64, error) // space on the disk of a folder; nil asks the system
 	Listen  Listen
@@ -193,6 +195,10 @@ type driver interface {
 }
 
 func open(ctx context.Context, cfg Config) (*Control, error) {
+	key, trusted, err := cfg.Attestation.read()
+	if err != nil {
+		return nil, err
+	}
 	for _, d := range []string{cfg.Dir, filepath.Join(cfg.Dir, "blueprints"), filepath.Join(cfg.Dir, "tmp")} {
 		if err := os.MkdirAll(d, 0o700); err != nil {
 			return nil, err
@@ -239,6 +245,7 @@ func open(ctx context.Context, cfg Config) (*Control, error) {
 	}
 	c.cloud = d
 	c.wire(agent, probe, boxes{d, filepath.Join(cfg.Dir, "tmp")}.open)
+	c.bakes.Key, c.bakes.Trusted = key, trusted
 	if err := errors.Join(c.sweeper.Settle(ctx), tidy(cfg.Dir)); err != nil {
 		st.Close()
 		return nil, err
@@ -259,7 +266,7 @@ func (c *Control) wire(agent, probe []byte, openBox func(address string) (box.Bo
 	cfg, st, clk, owner := c.cfg, c.store, c.clock, c.cloud.Owner()
 	name := func(record string) string { return rollout.StackName(owner, record) }
 	c.files = &files{dir: filepath.Join(cfg.Dir, "blueprints"), store: st, cloud: c.cloud, got: map[string]*blueprint.Blueprint{}}
-	c.bakes = &bake.Loop{Store: st, Cloud: c.cloud, Blueprints: c.files, Versions: versions{&http.Client{}}, Clock: clk, Log: cfg.Log, Agent: agent, Probe: probe, StackName: name, Lease: builderLease}
+	c.bakes = &bake.Loop{Store: st, Cloud: c.cloud, Blueprints: c.files, Versions: versions{&http.Client{}}, Clock: clk, Log: cfg.Log, Agent: agent, Probe: probe, StackName: name, Lease: builderLease, Owner: owner}
 	c.resolver = &resolve.Resolver{Store: st, Cloud: c.cloud, Open: openBox, Dir: filepath.Join(cfg.Dir, "tmp"), Clock: clk, Log: cfg.Log, Epoch: reconcile.Epoch}
 	c.sweeper = &sweep.Sweeper{Store: st, Cloud: c.cloud, Live: c.live, Clock: clk}
 	rc := rollout.Config{Store: st, Cloud: c.cloud, Blueprints: c.files, Templates: templates{}, Images: c.bakes, Releases: c.resolver, Clock: clk, Log: cfg.Log, Patience: patience}

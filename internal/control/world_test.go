@@ -112,6 +112,7 @@ type world struct {
 	fail  map[string]string // step of a bake: what its command says
 	limit time.Duration
 	quota int
+	signs Attestation
 	log   io.Writer
 	mu    sync.Mutex
 	ran   map[string]int // commands of bakes by step
@@ -146,6 +147,10 @@ func (w *world) control(st store.Store) *Control {
 	c := &Control{metrics: metrics.New(), cfg: Config{Dir: w.dir, TestInstances: w.quota, Log: slog.New(operation.Handler(slog.NewTextHandler(w.log, &slog.HandlerOptions{Level: slog.LevelDebug})))}, store: st, clock: clock.Real{}, cloud: w.cloud.Driver(st)}
 	c.wire([]byte("agent"), []byte("probe"), func(string) (box.Box, error) { return w.box, nil })
 	c.files.dir = w.dir
+	var err error
+	if c.bakes.Key, c.bakes.Trusted, err = w.signs.read(); err != nil {
+		w.t.Fatal(err)
+	}
 	return c
 }
 

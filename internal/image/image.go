@@ -40,7 +40,9 @@ type Image struct {
 	Report    string    `json:"report,omitempty"`    // object key of Puppet's last report
 	Inventory string    `json:"inventory,omitempty"` // object key of what was found on a canary
 	SBOM      string    `json:"sbom,omitempty"`      // object key of the CycloneDX document
-	Op        string    `json:"op,omitempty"`        // the operation that it is part of, as in logs and events
+	// Attestation is the object key of the signed statement how it was made.
+	Attestation string `json:"attestation,omitempty"`
+	Op          string `json:"op,omitempty"` // the operation that it is part of, as in logs and events
 }
 
 // Canary is a fresh instance of an image and what made it that one.

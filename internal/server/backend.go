@@ -36,6 +36,8 @@ type Backend interface {
 	Promote(ctx context.Context, name string, p Promote) (image.Channel, error)
 	Lineage(ctx context.Context, name string) (Lineage, error)
 	SBOM(ctx context.Context, name string) ([]byte, error)
+	Attestation(ctx context.Context, name string) ([]byte, error)
+	Inventory(ctx context.Context, name string) ([]byte, error)
 	ImageDiff(ctx context.Context, a, b string) (ImageDiff, error)
 	Report(ctx context.Context, name string) ([]byte, error)
 	Sweep(ctx context.Context, dry bool) (sweep.Report, error)

@@ -41,6 +41,8 @@ func (s *Server) images() {
 	})
 	s.file("get-report", "/v1/images/{name}/report", "Puppet's last report of the bake", "text/plain; charset=utf-8", b.Report)
 	s.file("get-sbom", "/v1/images/{name}/sbom", "The image's CycloneDX document", "application/vnd.cyclonedx+json", b.SBOM)
+	s.file("get-attestation", "/v1/images/{name}/attestation", "The signed statement how the image was made: in-toto and SLSA in a DSSE envelope", "application/vnd.dsse.envelope.v1+json", b.Attestation)
+	s.file("get-inventory", "/v1/images/{name}/inventory", "What was found on a fresh instance of the image", "application/json", b.Inventory)
 }
 
 func (s *Server) file(id, path, summary, kind string, read func(ctx context.Context, name string) ([]byte, error)) {
