@@ -1065,7 +1065,9 @@ export interface components {
             error?: string;
             failed_at?: string;
             files: string;
+            former?: string;
             from?: string;
+            full?: string[] | null;
             group?: string;
             /** Format: int64 */
             hands?: number;
@@ -1087,6 +1089,8 @@ export interface components {
             puppet: number;
             /** Format: int64 */
             refused?: number;
+            /** Format: date-time */
+            rest?: string;
             /** Format: int64 */
             runs: number;
             sentence: string;
@@ -1103,6 +1107,7 @@ export interface components {
             /** Format: date-time */
             until?: string;
             wanted?: string;
+            zone?: string;
         };
         BakeExecuted: {
             /** Format: int64 */
