@@ -11,6 +11,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/syslog"
@@ -32,7 +33,9 @@ const usage = `dayfly-autosign signs certificates for Dayfly's machines on a Pup
 For people, as the Puppet server's user or root:
   dayfly-autosign admin check           can the server use it, can the cloud be asked?
   dayfly-autosign admin check --files   only what needs neither server nor cloud
-  dayfly-autosign admin clean           clean the certificates of machines that are gone
+  dayfly-autosign admin clean           clean the certificates of machines that are gone, and requests
+                                        that were refused more than an hour ago
+  dayfly-autosign admin clean --dry-run say what that would be
   dayfly-autosign admin version
 Settings: ` + autosign.ConfigFile + `; docs/howto/puppet.md says more.
 `
@@ -101,7 +104,7 @@ func admin(ctx context.Context, args []string) error {
 		return nil
 	case "check", "check --files":
 		return check(ctx, c, len(args) == 2)
-	case "clean":
+	case "clean", "clean --dry-run":
 		cloud, err := autosign.NewEC2(ctx, &c)
 		if err != nil {
 			return err
@@ -110,11 +113,26 @@ func admin(ctx context.Context, args []string) error {
 		if err != nil {
 			return err
 		}
-		names, err := autosign.Cleaner{Ledger: autosign.Ledger(c.State), Cloud: cloud, CA: c.CA, PuppetDB: c.PuppetDB, Client: client, Now: time.Now}.Clean(ctx)
+		cleaner := autosign.Cleaner{Ledger: autosign.Ledger(c.State), Cloud: cloud, CA: c.CA, CADir: c.CADir, PuppetDB: c.PuppetDB, Client: client, Now: time.Now}
+		if len(args) == 2 {
+			certificates, requests, err := cleaner.Plan(ctx)
+			for _, n := range certificates {
+				fmt.Println("certificate " + n + ": its machine is gone")
+			}
+			for _, n := range requests {
+				fmt.Println("request " + n + ": it was refused more than an hour ago")
+			}
+			return err
+		}
+		names, err := cleaner.Clean(ctx)
 		for _, n := range names {
 			say("cleaned " + n)
 		}
-		return err
+		requests, err2 := cleaner.Requests(ctx)
+		for _, n := range requests {
+			say("removed the request of " + n)
+		}
+		return errors.Join(err, err2)
 	}
 	fmt.Fprint(os.Stderr, usage)
 	return fmt.Errorf("there is no command %q", strings.Join(args, " "))

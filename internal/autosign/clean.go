@@ -9,6 +9,7 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"time"
 )
@@ -20,6 +21,7 @@ type Cleaner struct {
 	Ledger   Ledger
 	Cloud    Cloud
 	CA       string // https://localhost:8140
+	CADir    string // its folder, with requests/ and signed/; "" = pending requests stay
 	PuppetDB string // "" = none
 	Client   *http.Client
 	Now      func() time.Time
@@ -119,10 +121,13 @@ func (c Cleaner) deactivate(ctx context.Context, certname string) error {
 		map[string]any{"certname": certname, "producer_timestamp": c.Now().UTC().Format(time.RFC3339Nano)})
 }
 
-func (c Cleaner) send(ctx context.Context, what, method, address string, v any) error {
-	body, err := json.Marshal(v)
-	if err != nil {
-		return err
+func (c Cleaner) send(ctx context.Context, what, method, address string, v any, also ...int) error {
+	var body []byte
+	if v != nil {
+		var err error
+		if body, err = json.Marshal(v); err != nil {
+			return err
+		}
 	}
 	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()
@@ -138,7 +143,7 @@ func (c Cleaner) send(ctx context.Context, what, method, address string, v any) 
 	}
 	defer res.Body.Close()
 	said, _ := io.ReadAll(io.LimitReader(res.Body, 4<<10))
-	if res.StatusCode/100 != 2 {
+	if res.StatusCode/100 != 2 && !slices.Contains(also, res.StatusCode) {
 		return fmt.Errorf("%s: %s: %s", what, res.Status, strings.TrimSpace(string(said)))
 	}
 	return nil

@@ -18,6 +18,7 @@ import (
 type ca struct {
 	mu      sync.Mutex
 	cleaned []string
+	dir     string // what it deletes goes from here
 	purged  []string
 	fail    bool
 }
@@ -33,6 +34,15 @@ func (c *ca) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		var in struct{ Certnames []string }
 		_ = json.Unmarshal(raw, &in)
 		c.cleaned = append(c.cleaned, in.Certnames...)
+	case r.Method == http.MethodDelete && strings.HasPrefix(r.URL.Path, "/puppet-ca/v1/certificate_status/"):
+		// As Puppet's server does it: the certificate goes too, and is not revoked.
+		name := strings.TrimPrefix(r.URL.Path, "/puppet-ca/v1/certificate_status/") + ".pem"
+		one, two := os.Remove(filepath.Join(c.dir, "requests", name)), os.Remove(filepath.Join(c.dir, "signed", name))
+		if one != nil && two != nil {
+			w.WriteHeader(http.StatusNotFound)
+			return
+		}
+		w.WriteHeader(http.StatusNoContent)
 	case r.Method == http.MethodPost && r.URL.Path == "/pdb/cmd/v1" && r.URL.Query().Get("command") == "deactivate_node" && r.URL.Query().Get("version") == "3":
 		var in struct {
 			Certname string
@@ -152,5 +162,64 @@ func TestHostIsTheServersName(t *testing.T) {
 		if _, err := c.Get(address); err != nil || got != want {
 			t.Errorf("%s is asked as %q, %v; want %q", address, got, err, want)
 		}
+	}
+}
+
+func TestPendingRequests(t *testing.T) {
+	now := time.Now()
+	c := &ca{dir: t.TempDir()}
+	srv := httptest.NewServer(c)
+	defer srv.Close()
+	put := func(folder, name string, age time.Duration) {
+		t.Helper()
+		file := filepath.Join(c.dir, folder, name+".pem")
+		if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(file, []byte("x"), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Chtimes(file, now.Add(-age), now.Add(-age)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	const bake, node, young, granted, signed = "bake-0123456789abcdef-1-0011aabb", "web.production.i-0123456789abcdef0", "bake-0123456789abcdef-2-0011aabb", "bake-0123456789abcdef-3-0011aabb", "bake-0123456789abcdef-4-0011aabb"
+	for _, n := range []string{bake, node, granted, signed, "laptop.corp.example", "bake-of-somebody", "puppet"} {
+		put("requests", n, time.Hour+time.Minute)
+	}
+	put("requests", young, 59*time.Minute)
+	put("signed", signed, time.Minute)
+	l := Ledger(t.TempDir())
+	if err := l.add(Entry{Token: strings.Repeat("a", 64), Certname: granted, Instance: "i-1", Signed: now}); err != nil {
+		t.Fatal(err)
+	}
+	cl := Cleaner{Ledger: l, Cloud: machines{"i-1": {ID: "i-1", State: "running"}}, CA: srv.URL, CADir: c.dir, Client: srv.Client(), Now: func() time.Time { return now }}
+	want := bake + "," + node
+	left := func() int {
+		files, err := os.ReadDir(filepath.Join(c.dir, "requests"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return len(files)
+	}
+	if certificates, requests, err := cl.Plan(t.Context()); err != nil || len(certificates) != 0 || strings.Join(requests, ",") != want || left() != 8 {
+		t.Errorf("planned %v and %v, %v; %d are left", certificates, requests, err, left())
+	}
+	c.fail = true
+	if names, err := cl.Requests(t.Context()); err == nil || !strings.Contains(err.Error(), "403") || len(names) != 0 {
+		t.Errorf("a CA that refuses: %v, %v", names, err)
+	}
+	c.fail = false
+	if names, err := cl.Requests(t.Context()); err != nil || strings.Join(names, ",") != want || left() != 6 {
+		t.Errorf("removed %v, %v; %d are left", names, err, left())
+	}
+	if names, err := cl.Requests(t.Context()); err != nil || len(names) != 0 {
+		t.Errorf("a second time: %v, %v", names, err)
+	}
+	if names, err := cl.discard(t.Context(), []string{bake}); err != nil || len(names) != 1 {
+		t.Errorf("one that is gone: %v, %v", names, err)
+	}
+	if _, err := os.Stat(filepath.Join(c.dir, "signed", signed+".pem")); err != nil {
+		t.Error("a certificate was deleted without being revoked")
 	}
 }
