@@ -27,6 +27,7 @@ type Entry struct {
 	Operation string    `json:"operation" doc:"operation id in the OpenAPI document"`
 	Object    string    `json:"object,omitempty" doc:"what it was about: the path, and the names in the request"`
 	Request   string    `json:"request" doc:"id of the request, as in logs"`
+	Parent    string    `json:"parent,omitempty" doc:"span of the caller's trace that the call is part of"`
 	Status    int       `json:"status" doc:"HTTP status; 0: under way, or cut off"`
 	Error     string    `json:"error,omitempty"`
 	Millis    int64     `json:"millis"`

@@ -275,6 +275,14 @@ func (c *Control) DeleteImage(ctx context.Context, name string) error {
 			return &fault.Error{Kind: fault.Conflict, Op: "remove the image", Object: name, Message: "the environment " + e.Name + " runs it", Hint: "dayfly env destroy " + e.Name}
 		}
 	}
+	for _, e := range es {
+		if good, ok := e.LastGood(); ok && e.Phase != environment.Gone && good.Image == name {
+			return &fault.Error{
+				Kind: fault.Conflict, Op: "remove the image", Object: name, Message: "it is the last good one of the environment " + e.Name + ": rolling back would need it",
+				Hint: "deploy a newer image to " + e.Name + ", which then has a later one to go back to, or dayfly env destroy " + e.Name,
+			}
+		}
+	}
 	gs, err := store.List[environment.Generation](ctx, c.store, environment.GenerationKind, "")
 	if err != nil {
 		return err

@@ -96,7 +96,7 @@ func (c *Control) Start(ctx context.Context, t pipeline.Trigger, cause pipeline.
 
 // Hook implements server.Triggers: a delivery of a forge. It starts a run, or
 // says why it does not.
-func (c *Control) Hook(ctx context.Context, name string, h http.Header, body []byte) (server.Hooked, error) {
+func (c *Control) Hook(ctx context.Context, name string, h http.Header, body []byte, signed func() error) (server.Hooked, error) {
 	unknown := &hook.Error{Status: http.StatusUnauthorized, Why: "there is no such trigger, or the signature is not its own"}
 	t, err := c.trigger(ctx, name)
 	if fault.KindOf(err) == fault.NotFound || (err == nil && t.Hook == "") {
@@ -116,6 +116,9 @@ func (c *Control) Hook(ctx context.Context, name string, h http.Header, body []b
 		return server.Hooked{}, unknown // not which of the two
 	}
 	if err != nil {
+		return server.Hooked{}, err
+	}
+	if err := signed(); err != nil {
 		return server.Hooked{}, err
 	}
 	switch {

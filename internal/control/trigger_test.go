@@ -1,6 +1,7 @@
 package control
 
 import (
+	"bytes"
 	"crypto/hmac"
 	"crypto/sha256"
 	"encoding/hex"
@@ -17,6 +18,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/dayfly-infra/dayfly/internal/audit"
 	"github.com/dayfly-infra/dayfly/internal/blocker"
 	"github.com/dayfly-infra/dayfly/internal/clock"
 	"github.com/dayfly-infra/dayfly/internal/fault"
@@ -57,7 +59,7 @@ func TestHook(t *testing.T) {
 			t.Fatal(err)
 		}
 		ask := func(trigger string, h http.Header, body []byte) (server.Hooked, int) {
-			d, err := w.api.Hook(t.Context(), trigger, h, body)
+			d, err := w.api.Hook(t.Context(), trigger, h, body, func() error { return nil })
 			if e, ok := errors.AsType[*hook.Error](err); ok {
 				return d, e.Status
 			} else if err != nil {
@@ -238,4 +240,123 @@ func TestTold(t *testing.T) {
 			t.Errorf("%s: %v", bad, err)
 		}
 	}
+}
+
+// What a forge sends over HTTP, and what the audit log says of it.
+func TestHookOverHTTP(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		defer w.start(w.store)()
+		putSecret(t, w.dir, "hook", hookSecret, 0o600)
+		if _, err := w.api.SetTrigger(t.Context(), "main", server.SetTrigger{Files: w.pack(piped("", onePass)), Hook: "github", Secret: "hook", Repo: "acme/shop", Branch: "main"}); err != nil {
+			t.Fatal(err)
+		}
+		a := w.serve()
+		send := func(trigger, from string, h http.Header, body []byte) *httptest.ResponseRecorder {
+			req := httptest.NewRequestWithContext(t.Context(), http.MethodPost, "/hooks/"+trigger, bytes.NewReader(body))
+			req.RemoteAddr = from + ":1234"
+			req.Header = h.Clone()
+			rec := httptest.NewRecorder()
+			a.s.ServeHTTP(rec, req)
+			return rec
+		}
+		h, body := pushed("delivery-0001", "acme/shop", "main")
+		topic, topicBody := pushed("delivery-0002", "acme/shop", "topic")
+		unsigned := h.Clone()
+		unsigned.Del("X-Hub-Signature-256")
+		for _, c := range []struct {
+			what, trigger string
+			h             http.Header
+			body          []byte
+			status        int
+			audited       string // problem in the log
+		}{
+			{"no signature", "main", unsigned, body, 401, "not its own"},
+			{"another body", "main", h, append(bytes.Clone(body), ' '), 401, "not its own"},
+			{"an unknown hook", "other", h, body, 401, "not its own"},
+			{"a body that is too big", "main", h, make([]byte, hook.MaxBody+1), 413, "-"},
+			{"another branch", "main", topic, topicBody, 200, "for the branch main"},
+			{"a push", "main", h, body, 202, ""},
+			{"the same again", "main", h, body, 409, "was taken before"},
+		} {
+			before := len(hooks(w))
+			rec := send(c.trigger, "192.0.2.1", c.h, c.body)
+			if rec.Code != c.status {
+				t.Errorf("%s: %d %s", c.what, rec.Code, rec.Body)
+			}
+			all := hooks(w)
+			if c.audited == "-" {
+				if len(all) != before {
+					t.Errorf("%s: %+v", c.what, all[len(all)-1])
+				}
+				continue
+			}
+			if len(all) != before+1 {
+				t.Fatalf("%s: %d entries, before it %d", c.what, len(all), before)
+			}
+			e := all[before]
+			if e.Status != c.status || e.From != "192.0.2.1" || !strings.HasPrefix(e.Object, "/hooks/"+c.trigger) || !strings.Contains(e.Error, c.audited) || (c.status == 202) != strings.Contains(e.Object, " run=shop-") {
+				t.Errorf("%s: %+v", c.what, e)
+			}
+			time.Sleep(time.Second)
+		}
+		raw, err := w.store.List(t.Context(), audit.Kind, "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, r := range raw {
+			if strings.Contains(string(r.Body), hookSecret) || strings.Contains(string(r.Body), h.Get("X-Hub-Signature-256")) {
+				t.Errorf("a secret is in %s", r.Body)
+			}
+		}
+		// Who guesses is held up, and does not fill the log; others are not held up.
+		before, last := len(hooks(w)), 0
+		for range 50 {
+			last = send("main", "192.0.2.66", unsigned, body).Code
+		}
+		if n := len(hooks(w)) - before; last != 429 || n > 10 {
+			t.Errorf("the last of 50 got %d, and %d are in the log", last, n)
+		}
+		if rec := send("main", "192.0.2.1", topic, topicBody); rec.Code != 200 {
+			t.Errorf("%d %s", rec.Code, rec.Body)
+		}
+		run, _, _ := strings.Cut(strings.SplitN(rejoin(hooks(w)), " run=", 2)[1], "\n")
+		w.ended(run)
+	})
+}
+
+// A hook that cannot be noted starts nothing.
+func TestHookThatCannotBeNoted(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		putSecret(t, w.dir, "hook", hookSecret, 0o600)
+		if _, err := w.api.SetTrigger(t.Context(), "main", server.SetTrigger{Files: w.pack(piped("", onePass)), Hook: "github", Secret: "hook"}); err != nil {
+			t.Fatal(err)
+		}
+		h, body := pushed("delivery-0001", "acme/shop", "main")
+		if d, err := w.api.Hook(t.Context(), "main", h, body, func() error { return errors.New("no room") }); err == nil || d.Run != "" {
+			t.Errorf("%+v %v", d, err)
+		}
+		if all, err := store.List[pipeline.Run](t.Context(), w.store, pipeline.Kind, ""); err != nil || len(all) != 0 {
+			t.Errorf("%d runs, %v", len(all), err)
+		}
+	})
+}
+
+func hooks(w *world) (out []audit.Entry) {
+	all, err := store.List[audit.Entry](w.t.Context(), w.store, audit.Kind, "")
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	for _, e := range all {
+		if e.Operation == "hook" {
+			out = append(out, e)
+		}
+	}
+	return out
+}
+
+func rejoin(all []audit.Entry) (out string) {
+	for _, e := range all {
+		out += e.Object + "\n"
+	}
+	return out
 }

@@ -33,7 +33,7 @@ func New() string {
 	return hex.EncodeToString(b)
 }
 
-var parent = regexp.MustCompile(`^[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}$`)
+var parent = regexp.MustCompile(`^[0-9a-f]{2}-([0-9a-f]{32})-([0-9a-f]{16})-[0-9a-f]{2}$`)
 
 // FromHeaders takes the id of a request from its X-Request-Id, or from its
 // traceparent (the trace's id), or makes a new one.
@@ -45,6 +45,16 @@ func FromHeaders(requestID, traceparent string) string {
 		return m[1]
 	}
 	return New()
+}
+
+// Parent is the caller's span in a traceparent, where the operation id is part of
+// the caller's trace; otherwise "".
+func Parent(id, traceparent string) string {
+	m := parent.FindStringSubmatch(strings.TrimSpace(traceparent))
+	if m == nil || m[1] != id || strings.Trim(m[2], "0") == "" {
+		return ""
+	}
+	return m[2]
 }
 
 // TraceID is the id of an operation's trace: the id itself where it is one.

@@ -21,6 +21,7 @@ import (
 	"github.com/dayfly-infra/dayfly/internal/access"
 	"github.com/dayfly-infra/dayfly/internal/audit"
 	"github.com/dayfly-infra/dayfly/internal/fault"
+	"github.com/dayfly-infra/dayfly/internal/operation"
 	"github.com/dayfly-infra/dayfly/internal/token"
 )
 
@@ -237,7 +238,7 @@ func (s *Server) denied(r *http.Request, op *huma.Operation, p access.Principal,
 }
 
 func entry(r *http.Request, op *huma.Operation, p access.Principal, object string) audit.Entry {
-	return audit.Entry{Who: p.Name, Principal: p.ID, Role: string(p.Role), From: p.From, Operation: op.OperationID, Object: object, Request: RequestID(r.Context())}
+	return audit.Entry{Who: p.Name, Principal: p.ID, Role: string(p.Role), From: p.From, Operation: op.OperationID, Object: object, Request: RequestID(r.Context()), Parent: operation.Parent(RequestID(r.Context()), r.Header.Get("Traceparent"))}
 }
 
 // about is what a call is about, from its path and the names in its body.

@@ -7,12 +7,15 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"time"
 
 	"github.com/danielgtaylor/huma/v2"
 	"github.com/go-chi/chi/v5"
 
+	"github.com/dayfly-infra/dayfly/internal/audit"
 	"github.com/dayfly-infra/dayfly/internal/fault"
 	"github.com/dayfly-infra/dayfly/internal/hook"
+	"github.com/dayfly-infra/dayfly/internal/operation"
 	"github.com/dayfly-infra/dayfly/internal/pipeline"
 )
 
@@ -20,7 +23,9 @@ import (
 type Triggers interface {
 	SetTrigger(ctx context.Context, name string, t SetTrigger) (pipeline.Trigger, error)
 	DeleteTrigger(ctx context.Context, name string) error
-	Hook(ctx context.Context, trigger string, h http.Header, body []byte) (Hooked, error)
+	// Hook takes a delivery. When its signature is good it calls signed, and does
+	// nothing where that fails.
+	Hook(ctx context.Context, trigger string, h http.Header, body []byte, signed func() error) (Hooked, error)
 }
 
 // SetTrigger says when runs of a blueprint's pipeline begin. Secrets are names
@@ -85,14 +90,16 @@ func (s *Server) hook(w http.ResponseWriter, r *http.Request) {
 	}
 	ctx, cancel := context.WithTimeout(r.Context(), s.cfg.Limits.Timeout)
 	defer cancel()
-	done, err := s.cfg.Backend.Hook(ctx, chi.URLParam(r, "trigger"), r.Header, body)
+	note := s.noted(ctx, r, from)
+	done, err := s.cfg.Backend.Hook(ctx, chi.URLParam(r, "trigger"), r.Header, body, note.begin)
 	if h, ok := errors.AsType[*hook.Error](err); ok {
 		if h.Status == http.StatusUnauthorized {
-			if wait := s.mistaken.Take(from, now); wait > 0 {
+			if wait := s.mistaken.Take(from, now); wait > 0 { // and nobody floods the audit log
 				later(w, http.StatusTooManyRequests, wait, "there were too many hooks that are not signed as they should be")
 				return
 			}
 		}
+		note.end(h.Status, h.Why, "")
 		refuse(w, h.Status, h.Why, "")
 		return
 	}
@@ -102,12 +109,60 @@ func (s *Server) hook(w http.ResponseWriter, r *http.Request) {
 			status = http.StatusServiceUnavailable
 		}
 		s.cfg.Log.ErrorContext(ctx, "a hook failed", "error", err)
+		note.end(status, err.Error(), "")
 		refuse(w, status, "the run could not be started; the server's log says why", "")
 		return
 	}
-	w.Header().Set("Content-Type", "application/json")
+	status := http.StatusOK
 	if done.Run != "" {
-		w.WriteHeader(http.StatusAccepted)
+		status = http.StatusAccepted
 	}
+	note.end(status, done.Why, done.Run)
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(status)
 	_ = json.NewEncoder(w).Encode(done)
+}
+
+// note is the audit entry of a hook: begun when its signature is good, before
+// anything is done, or when it was refused. Nothing that the sender said is in
+// it but the trigger's name.
+type note struct {
+	s     *Server
+	ctx   context.Context
+	entry audit.Entry
+	begun bool
+}
+
+func (s *Server) noted(ctx context.Context, r *http.Request, from string) *note {
+	return &note{s: s, ctx: context.WithoutCancel(ctx), entry: audit.Entry{
+		Who: "hook", Principal: "hook:" + from, From: from, Operation: "hook", Object: r.URL.Path, Request: RequestID(ctx),
+		Parent: operation.Parent(RequestID(ctx), r.Header.Get("Traceparent")),
+	}}
+}
+
+func (n *note) begin() (err error) {
+	if n.entry, err = n.s.audit.Begin(n.ctx, n.entry); err != nil {
+		return &fault.Error{Kind: fault.Unavailable, Op: "take the hook", Message: "the audit log cannot be written, so nothing is done", Err: err}
+	}
+	n.begun = true
+	return nil
+}
+
+func (n *note) end(status int, problem, run string) {
+	ctx, cancel := context.WithTimeout(n.ctx, 5*time.Second)
+	defer cancel()
+	n.ctx = ctx
+	var err error
+	if !n.begun {
+		err = n.begin()
+	}
+	if run != "" {
+		n.entry.Object += " run=" + run
+	}
+	if err == nil {
+		err = n.s.audit.End(ctx, n.entry, status, problem)
+	}
+	if err != nil {
+		n.s.cfg.Log.Error("a hook's result is not in the audit log", "status", status, "error", err)
+	}
 }

@@ -60,7 +60,11 @@ func Deploy(t Told) []Span {
 	if t.Request != nil && t.Request.At.Before(begin) {
 		begin = t.Request.At
 	}
-	root := b.span("", "deploy "+t.Environment, begin, end, map[string]string{"dayfly.environment": t.Environment, "dayfly.operation": t.Op})
+	caller := ""
+	if t.Request != nil {
+		caller = t.Request.Parent
+	}
+	root := b.span(caller, "deploy "+t.Environment, begin, end, map[string]string{"dayfly.environment": t.Environment, "dayfly.operation": t.Op})
 	b.spans[0].Error = problem
 	if r := t.Request; r != nil {
 		b.span(root, "request "+r.Operation, r.At, r.At.Add(time.Duration(r.Millis)*time.Millisecond), map[string]string{"enduser.id": r.Who, "http.response.status_code": strconv.Itoa(r.Status)})

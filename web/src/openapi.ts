@@ -1031,6 +1031,8 @@ export interface components {
             object?: string;
             /** @description operation id in the OpenAPI document */
             operation: string;
+            /** @description span of the caller's trace that the call is part of */
+            parent?: string;
             /** @description os:UID or token:ID */
             principal: string;
             /** @description id of the request, as in logs */
