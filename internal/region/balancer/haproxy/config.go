@@ -63,7 +63,9 @@ func render(r *record, dir, user, group string) *files {
 	p("  timeout client 60s")
 	p("  timeout server 60s")
 	p("  timeout queue 10s")
-	p("  retries 3")
+	// A lost zone takes a third of the servers at once, or half of them: until
+	// their checks fail, a request has to get past several.
+	p("  retries 7")
 	p("  option redispatch 1")
 	p("  option dontlognull")
 	// A successor takes over often here: an idle connection ends with its next

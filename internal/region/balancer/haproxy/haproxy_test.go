@@ -199,10 +199,11 @@ func TestAnswers(t *testing.T) {
 
 func TestDrain(t *testing.T) {
 	for _, c := range []struct {
-		name  string
-		drain time.Duration
-		want  int
-	}{{"in time", 10 * time.Second, 200}, {"too slow", 300 * time.Millisecond, 502}} {
+		name   string
+		drain  time.Duration
+		want   int
+		reload bool // while the request is under way: another process has it then
+	}{{"in time", 10 * time.Second, 200, false}, {"too slow", 300 * time.Millisecond, 502, false}, {"in an earlier process", 10 * time.Second, 200, true}} {
 		t.Run(c.name, func(t *testing.T) {
 			w := newWorld(t)
 			l := w.address()
@@ -218,8 +219,16 @@ func TestDrain(t *testing.T) {
 			for slow.hits.Load() == 0 {
 				time.Sleep(5 * time.Millisecond)
 			}
+			more := balancer.Frontend{ID: "other", Address: w.address(), HTTP: true, Default: conformance.Forward("p", 1)}
+			if c.reload {
+				conf.Frontends = append(conf.Frontends, more)
+				must(t, w.Apply(t.Context(), conf))
+			}
 			conf = w.config(l, other)
 			conf.Pools[0].Drain = c.drain
+			if c.reload {
+				conf.Frontends = append(conf.Frontends, more)
+			}
 			must(t, w.Apply(t.Context(), conf))
 			w.healthy(1, 2*time.Second)
 			if _, server, _, _ := w.get(w.client(false), l, "x", "/"); server != "other" {
@@ -229,6 +238,10 @@ func TestDrain(t *testing.T) {
 			must(t, err)
 			if c.want == 200 && (len(hs) != 2 || hs[0].Health != balancer.Draining || hs[0].Sessions != 1) {
 				t.Errorf("health while draining: %+v", hs)
+			}
+			time.Sleep(200 * time.Millisecond) // some looks at what leaves
+			if hs, err = w.Health(t.Context(), vpcID); c.want == 200 && (err != nil || len(hs) != 2) {
+				t.Errorf("its request is not over: %+v, %v", hs, err)
 			}
 			if got := <-status; got != c.want {
 				t.Errorf("the slow request ended with %d, want %d", got, c.want)

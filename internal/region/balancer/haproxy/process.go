@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -50,6 +51,13 @@ func (v *vpc) pids() []int {
 	return out
 }
 
+// elders returns what tells of a slot whether a process from before the last
+// reload may still have requests of it. It looks for such processes once.
+func (v *vpc) elders() func(*slot) bool {
+	there := sync.OnceValue(func() bool { return len(v.pids()) > 1 })
+	return func(s *slot) bool { return s.Since.Before(v.rec.Reloaded) && there() }
+}
+
 // reload starts a process for the configuration; one that runs hands it the
 // listening sockets and the servers' states, and finishes what it has.
 func (b *Balancer) reload(v *vpc, f *files) error {
@@ -72,6 +80,7 @@ func (b *Balancer) reload(v *vpc, f *files) error {
 			return err
 		}
 		args = append(args, "-x", socketPath(v.dir), "-sf", strconv.Itoa(current))
+		v.rec.Reloaded = b.cfg.Clock.Now()
 	} else {
 		// Nobody knows the servers' states: every server comes up by its checks.
 		if err := os.WriteFile(state, []byte("1\n"), 0o644); err != nil {

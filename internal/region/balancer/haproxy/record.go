@@ -21,6 +21,9 @@ type record struct {
 	Base   map[string]balancer.Stats // counted by earlier processes
 	Shape  string                    // of the configuration that runs: what needs a reload
 	Maps   map[string][]share        // what the weights' maps in the process say
+	// Reloaded is when the process got its last predecessor's sockets. That
+	// one finishes its requests, and nobody else can tell to which servers.
+	Reloaded time.Time
 }
 
 // pool is a backend with its declared slots.
@@ -120,7 +123,7 @@ func (p *pool) clone() *pool {
 
 // next is the record for a new configuration; the old one stays as it is.
 func (r *record) next(c balancer.Config, now time.Time) *record {
-	n := &record{Config: c, Pools: map[string]*pool{}, Base: maps.Clone(r.Base), Shape: r.Shape, Maps: r.Maps}
+	n := &record{Config: c, Pools: map[string]*pool{}, Base: maps.Clone(r.Base), Shape: r.Shape, Maps: r.Maps, Reloaded: r.Reloaded}
 	used := c.Used()
 	for _, cp := range c.Pools {
 		if !used[cp.ID] {

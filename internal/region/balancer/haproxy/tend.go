@@ -60,6 +60,7 @@ func (b *Balancer) look(v *vpc) error {
 	now := b.cfg.Clock.Now()
 	var commands []string
 	var later []func()
+	elder := v.elders()
 	for _, id := range slices.Sorted(maps.Keys(v.rec.Pools)) {
 		p, be := v.rec.Pools[id], backendName(id)
 		fresh, leaving := false, false
@@ -100,7 +101,7 @@ func (b *Balancer) look(v *vpc) error {
 				continue
 			}
 			name, backup := fmt.Sprintf("s%d", s.N), fmt.Sprintf("b%d", s.N)
-			if s.Live && conns[name]+conns[backup] > 0 && now.Before(s.Until) {
+			if s.Live && now.Before(s.Until) && (conns[name]+conns[backup] > 0 || elder(s)) {
 				continue
 			}
 			commands = append(commands, fmt.Sprintf("set server %s/%s state maint", waitName(id), name))
@@ -165,6 +166,7 @@ func (b *Balancer) Health(_ context.Context, id string) ([]balancer.ServerHealth
 		byName[r["pxname"]+"/"+r["svname"]] = r
 	}
 	var out []balancer.ServerHealth
+	elder := v.elders()
 	for _, cp := range v.rec.Config.Pools {
 		p := v.rec.Pools[cp.ID]
 		if p == nil {
@@ -182,6 +184,9 @@ func (b *Balancer) Health(_ context.Context, id string) ([]balancer.ServerHealth
 			switch {
 			case s.Removed || s.Draining:
 				h.Health = balancer.Draining
+				if h.Sessions == 0 && elder(s) {
+					h.Sessions = 1 // at least: nobody may end it
+				}
 			case up && s.Known:
 				h.Health = balancer.Healthy
 			case s.Known:
