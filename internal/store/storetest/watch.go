@@ -12,7 +12,7 @@ import (
 	"github.com/dayfly-infra/dayfly/internal/store"
 )
 
-const patience = 10 * time.Second
+const patience = 30 * time.Second
 
 func watch(t *testing.T, s store.Store) (<-chan store.Key, context.CancelFunc) {
 	t.Helper()
@@ -111,7 +111,7 @@ func watchComplete(t *testing.T, s store.Store) {
 			r := rand.New(rand.NewPCG(7, uint64(w)))
 			seen := map[string]int{}
 			var want map[string]int
-			deadline := time.After(patience)
+			var deadline <-chan time.Time // from the last write on: a busy disk makes the writes slow
 			for {
 				select {
 				case k := <-keys:
@@ -123,6 +123,9 @@ func watchComplete(t *testing.T, s store.Store) {
 					}
 				case want = <-final:
 					final <- want
+					if deadline == nil {
+						deadline = time.After(patience)
+					}
 				case <-deadline:
 					results <- result{w, seen}
 					return
