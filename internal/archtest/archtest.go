@@ -159,6 +159,7 @@ var (
 		"internal/region/autoscaling",
 		"internal/region/elb",
 		"internal/region/cfn",
+		"internal/region/cloudwatch",
 		"internal/region/ssm",
 		"internal/region/iam",
 		"internal/region/sts",

@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"strings"
 
+	"github.com/dayfly-infra/dayfly/internal/region/cloudwatch"
 	"github.com/dayfly-infra/dayfly/internal/region/ec2"
 	"github.com/dayfly-infra/dayfly/internal/region/elb"
 	"github.com/dayfly-infra/dayfly/internal/region/imds"
@@ -77,4 +78,18 @@ func (m metadata) Credentials(ctx context.Context, id string) (imds.Credentials,
 	v, _ := m.d.ec2.Snapshot(id)
 	c, err := m.d.iam.InstanceCredentials(ctx, v.ProfileARN, id)
 	return imds.Credentials{AccessKeyID: c.AccessKeyID, SecretAccessKey: c.SecretAccessKey, SessionToken: c.SessionToken, Issued: c.Issued, Expiration: c.Expiration}, err
+}
+
+// counts gives CloudWatch what the balancers counted.
+type counts struct{ elb *elb.Service }
+
+// Counts implements cloudwatch.Source.
+func (c counts) Counts(ctx context.Context) ([]cloudwatch.Count, error) {
+	list, err := c.elb.Counts(ctx)
+	var out []cloudwatch.Count
+	for _, n := range list {
+		out = append(out, cloudwatch.Count{LoadBalancer: n.LoadBalancer, TargetGroup: n.TargetGroup, Source: n.VPC,
+			Values: [cloudwatch.Metrics]int64{n.Requests, n.Status2xx, n.Status3xx, n.Status4xx, n.Status5xx, n.ConnErrors}})
+	}
+	return out, err
 }

@@ -16,6 +16,7 @@ import (
 	"github.com/dayfly-infra/dayfly/internal/fault"
 	"github.com/dayfly-infra/dayfly/internal/region/api/autoscalingapi"
 	"github.com/dayfly-infra/dayfly/internal/region/api/cloudformationapi"
+	"github.com/dayfly-infra/dayfly/internal/region/api/cloudwatchapi"
 	"github.com/dayfly-infra/dayfly/internal/region/api/ec2api"
 	"github.com/dayfly-infra/dayfly/internal/region/api/elbv2api"
 	"github.com/dayfly-infra/dayfly/internal/region/api/iamapi"
@@ -25,6 +26,7 @@ import (
 	"github.com/dayfly-infra/dayfly/internal/region/balancer"
 	"github.com/dayfly-infra/dayfly/internal/region/balancer/haproxy"
 	"github.com/dayfly-infra/dayfly/internal/region/cfn"
+	"github.com/dayfly-infra/dayfly/internal/region/cloudwatch"
 	"github.com/dayfly-infra/dayfly/internal/region/dns"
 	"github.com/dayfly-infra/dayfly/internal/region/ec2"
 	"github.com/dayfly-infra/dayfly/internal/region/elb"
@@ -63,6 +65,7 @@ type daemon struct {
 	cfn  *cfn.Service
 	ssm  *ssm.Service
 	iam  *iam.Service
+	cw   *cloudwatch.Service
 	api  *http.Server
 
 	objects http.Handler
@@ -120,7 +123,7 @@ func Run(ctx context.Context, cfg Config) error {
 	}
 	loops, stop := context.WithCancel(ctx)
 	d.stop = stop
-	for name, run := range map[string]func(context.Context) error{"ec2": d.ec2.Run, "autoscaling": d.asg.Run, "elb": d.elb.Run, "cloudformation": d.cfn.Run, "ssm": d.ssm.Run} {
+	for name, run := range map[string]func(context.Context) error{"ec2": d.ec2.Run, "autoscaling": d.asg.Run, "elb": d.elb.Run, "cloudformation": d.cfn.Run, "ssm": d.ssm.Run, "cloudwatch": d.cw.Run} {
 		d.loops.Go(func() {
 			if err := run(loops); err != nil && loops.Err() == nil {
 				cfg.Log.Error("a service's loop ended", "service", name, "error", err)
@@ -267,6 +270,7 @@ func (d *daemon) services() (err error) {
 	if d.cfn, err = cfn.New(cfn.Config{Account: id.Account, Region: cfg.Region, Zones: zones, DB: d.db, Bus: d.bus, Clock: d.clk, Log: cfg.Log}); err != nil {
 		return err
 	}
+	d.cw = cloudwatch.New(cloudwatch.Config{Source: counts{d.elb}, Clock: d.clk, Log: cfg.Log})
 	d.bus.Register(ec2api.Model, d.ec2)
 	d.bus.Register(autoscalingapi.Model, d.asg)
 	d.bus.Register(elbv2api.Model, d.elb)
@@ -274,6 +278,7 @@ func (d *daemon) services() (err error) {
 	d.bus.Register(iamapi.Model, d.iam)
 	d.bus.Register(stsapi.Model, sts.New(d.iam))
 	d.bus.Register(cloudformationapi.Model, d.cfn)
+	d.bus.Register(cloudwatchapi.Model, d.cw)
 	return nil
 }
 

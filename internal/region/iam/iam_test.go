@@ -22,6 +22,7 @@ import (
 	"github.com/aws/smithy-go"
 
 	"github.com/dayfly-infra/dayfly/internal/region/api/autoscalingapi"
+	"github.com/dayfly-infra/dayfly/internal/region/api/cloudwatchapi"
 	"github.com/dayfly-infra/dayfly/internal/region/api/ec2api"
 	"github.com/dayfly-infra/dayfly/internal/region/api/iamapi"
 	"github.com/dayfly-infra/dayfly/internal/region/api/ssmapi"
@@ -402,6 +403,7 @@ func TestNeeds(t *testing.T) {
 		{"ssm", "GetParameter", &ssmapi.GetParameterRequest{Name: "/a/b"}, "GetParameter [arn:aws:ssm:local-1:123456789012:parameter/a/b]"},
 		{"ssm", "GetParameters", &ssmapi.GetParametersRequest{Names: []string{"x", "/aws/service/y"}}, "GetParameters [arn:aws:ssm:local-1:123456789012:parameter/x arn:aws:ssm:local-1::parameter/aws/service/y]"},
 		{"ssm", "SendCommand", &ssmapi.SendCommandRequest{DocumentName: "AWS-RunShellScript", InstanceIds: []string{"i-1"}}, "SendCommand [arn:aws:ssm:local-1::document/AWS-RunShellScript " + ec2 + "instance/i-1]"},
+		{"monitoring", "GetMetricData", &cloudwatchapi.GetMetricDataInput{}, "cloudwatch:GetMetricData []"},
 		{"sts", "GetCallerIdentity", &stsapi.GetCallerIdentityRequest{}, ""},
 		{"iam", "AddRoleToInstanceProfile", &iamapi.AddRoleToInstanceProfileRequest{InstanceProfileName: "web", RoleName: "web"}, "AddRoleToInstanceProfile [arn:aws:iam::123456789012:instance-profile/web] iam:PassRole [arn:aws:iam::123456789012:role/web]"},
 	} {

@@ -64,6 +64,8 @@ func (s *Service) Needs(_ context.Context, c wire.Caller, service, op string, in
 		return s.iamNeeds(need, op, v)
 	case "ec2":
 		return s.ec2Needs(need, op, v)
+	case "monitoring": // what CloudWatch signs with; its actions have another name
+		need.Service = "cloudwatch"
 	case "autoscaling":
 		need.Resources = s.names(service, op, v)
 		if len(need.Resources) == 0 && member(v, "InstanceId").IsValid() && !strings.HasPrefix(op, "Describe") {

@@ -28,6 +28,10 @@ func (x *exchange) serveOperation() error {
 	}
 	if s != nil {
 		x.protocol, x.service = s.model.Protocol, s.model.Name
+		// CloudWatch speaks query and JSON; the header tells which.
+		if s.model.Target != "" && r.Header.Get("X-Amz-Target") != "" {
+			x.protocol = "json"
+		}
 	}
 	body, err := io.ReadAll(http.MaxBytesReader(x.w, r.Body, maxBody))
 	if err != nil {
@@ -74,7 +78,7 @@ func (x *exchange) serveOperation() error {
 // decode finds the operation and reads its input.
 func (x *exchange) decode(s *service, body []byte) (any, Operation, error) {
 	var form url.Values
-	if s.model.Protocol == "json" {
+	if x.protocol == "json" {
 		target, op, _ := strings.Cut(x.r.Header.Get("X-Amz-Target"), ".")
 		if target != s.model.Target {
 			return nil, Operation{}, Errorf("InvalidAction", "X-Amz-Target must begin with %s", s.model.Target)
@@ -98,10 +102,10 @@ func (x *exchange) decode(s *service, body []byte) (any, Operation, error) {
 		return nil, Operation{}, s.missing(x.op)
 	}
 	in := spec.Input()
-	if s.model.Protocol == "json" {
+	if x.protocol == "json" {
 		return in, spec, decodeJSON(body, in)
 	}
-	return in, spec, decodeQuery(form, in, s.model.Protocol == "ec2")
+	return in, spec, decodeQuery(form, in, x.protocol == "ec2")
 }
 
 // form is the parameters of the body and of the address.
@@ -168,7 +172,7 @@ func (x *exchange) answer(s *service, spec Operation, out any) error {
 	var body []byte
 	var err error
 	h := x.w.Header()
-	if s.model.Protocol == "json" {
+	if x.protocol == "json" {
 		body, err = encodeJSON(spec, out)
 		h.Set("Content-Type", "application/x-amz-json-1.1")
 	} else {

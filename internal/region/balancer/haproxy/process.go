@@ -193,7 +193,8 @@ func (v *vpc) write(f *files) error {
 // starts at 0.
 func (v *vpc) carry() {
 	base := map[string]balancer.Stats{}
-	for _, s := range v.counted() {
+	list, _ := v.counted() // of a process that is gone: what is known
+	for _, s := range list {
 		base[s.Pool] = s
 	}
 	v.rec.Base = base

@@ -224,8 +224,9 @@ func detail(r stat) string {
 	return ""
 }
 
-// counted are the pools' numbers, with those of earlier processes.
-func (v *vpc) counted() []balancer.Stats {
+// counted are the pools' numbers, with those of earlier processes; on an error
+// these alone.
+func (v *vpc) counted() ([]balancer.Stats, error) {
 	rows, err := stats(v.dir, 2)
 	now := map[string]stat{}
 	if err == nil {
@@ -249,7 +250,7 @@ func (v *vpc) counted() []balancer.Stats {
 		s.ConnErrors += r.int("econ")
 		out = append(out, s)
 	}
-	return out
+	return out, err
 }
 
 // Stats counts each pool's requests.
@@ -262,5 +263,5 @@ func (b *Balancer) Stats(_ context.Context, id string) ([]balancer.Stats, error)
 	if !b.alive(v) {
 		return nil, fmt.Errorf("balancer: %s: %w", id, errors.New("HAProxy does not answer"))
 	}
-	return v.counted(), nil
+	return v.counted()
 }

@@ -19,6 +19,7 @@ import (
 	"log"
 	"os"
 	"path/filepath"
+	"slices"
 	"sort"
 	"strings"
 	"unicode"
@@ -48,12 +49,13 @@ type shape struct {
 
 type model struct {
 	Metadata struct {
-		Protocol     string `json:"protocol"`
-		APIVersion   string `json:"apiVersion"`
-		XMLNamespace string `json:"xmlNamespace"`
-		TargetPrefix string `json:"targetPrefix"`
-		SigningName  string `json:"signingName"`
-		Prefix       string `json:"endpointPrefix"`
+		Protocol     string   `json:"protocol"`
+		Protocols    []string `json:"protocols"`
+		APIVersion   string   `json:"apiVersion"`
+		XMLNamespace string   `json:"xmlNamespace"`
+		TargetPrefix string   `json:"targetPrefix"`
+		SigningName  string   `json:"signingName"`
+		Prefix       string   `json:"endpointPrefix"`
 	} `json:"metadata"`
 	Operations map[string]struct {
 		Input  *ref `json:"input"`
@@ -91,6 +93,9 @@ func generate(models, out, svc string, ops []string) error {
 	var m model
 	if err := json.Unmarshal(raw, &m); err != nil {
 		return err
+	}
+	if m.Metadata.Protocol == "smithy-rpc-v2-cbor" && slices.Contains(m.Metadata.Protocols, "query") {
+		m.Metadata.Protocol = "query" // the region has no codec for CBOR; the service speaks both
 	}
 	sort.Strings(ops)
 	need := map[string]bool{}
