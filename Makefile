@@ -19,7 +19,7 @@ deps:
 	scripts/deps.sh
 
 # The main job with real parts, on this machine; DEMO_INSTANCES, DEMO_SUITES;
-# DEMO_PUPPET=server bakes against a Puppet server that it starts, which takes minutes more.
+# DEMO_PUPPET=code bakes without the Puppet server that it starts, and takes minutes less.
 demo: deps build
 	$(GO) run -buildvcs=false ./demo
 

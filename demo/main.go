@@ -102,9 +102,9 @@ func (d *demo) setup() (err error) {
 		return err
 	}
 	switch s := os.Getenv("DEMO_PUPPET"); s {
-	case "", "code":
+	case "code":
 		d.code = true
-	case "server":
+	case "", "server":
 	default:
 		return fmt.Errorf("DEMO_PUPPET must be server, a Puppet server that runs as an instance, or code, Puppet without a server, not %q", s)
 	}
