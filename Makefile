@@ -3,7 +3,7 @@ VERSION ?= $(shell git describe --always --dirty 2>/dev/null || echo dev)
 LDFLAGS  = -s -w -X main.version=$(VERSION)
 GO      ?= go
 
-.PHONY: all build deps demo bench soak test check fmt clean crash console test-browser test-puppetserver
+.PHONY: all build deps demo bench soak test check fmt clean crash console test-browser test-puppetserver test-systemd
 
 all: build
 
@@ -34,10 +34,12 @@ test: deps build
 	scripts/test.sh
 
 # A server killed before and after every call by which it changes the cloud;
-# build/crash.json has the figures. EVERY=15 takes every fifteenth point.
+# build/crash.json has the figures. EVERY=15 takes every fifteenth point. First with
+# simulated instances, then, as root, at twelve points with real ones.
 crash: build
 	$(GO) build -buildvcs=false -o build/crash ./crash
 	build/crash -every $(or $(EVERY),1)
+	[ "$$(id -u)" != 0 ] || { scripts/deps.sh && build/crash -real -with build/crash.json; }
 
 # What production lives through, in minutes: rollouts, kills, lost zones under a
 # constant load, into build/soak.json and build/soak.html. SOAK_MINUTES (30),
@@ -61,6 +63,10 @@ test-browser: build
 test-puppetserver: build
 	scripts/deps.sh test
 	DAYFLY_TEST_PUPPETSERVER=1 DAYFLY_TEST_BASEIMAGES=$${DAYFLY_TEST_BASEIMAGES:-/var/cache/dayfly} go test -count=1 -v -timeout 40m ./e2e/puppetserver
+
+# The server's unit under a real systemd, in a container; three minutes.
+test-systemd: build
+	scripts/systemd.sh
 
 # Fast, for every commit.
 check:

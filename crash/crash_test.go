@@ -84,3 +84,20 @@ func TestProxyKillsOnTheRightSide(t *testing.T) {
 		}
 	}
 }
+
+// Points are taken from all over a scenario, on both sides of calls.
+func TestChosen(t *testing.T) {
+	for _, c := range []struct{ of, each, want int }{{20, 3, 3}, {100, 3, 3}, {3, 3, 3}, {2, 3, 2}, {1, 3, 1}, {12, 1, 1}} {
+		n := map[side]int{}
+		for k := 1; k <= c.of; k++ {
+			for _, at := range []side{before, after} {
+				if chosen(k, c.of, at, c.each) {
+					n[at]++
+				}
+			}
+		}
+		if n[before]+n[after] != c.want || c.want > 1 && n[before]*n[after] == 0 {
+			t.Errorf("%d of %d: %v", c.each, c.of, n)
+		}
+	}
+}

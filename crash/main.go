@@ -3,8 +3,11 @@
 // the region, one call at a time, starts it again and looks at what became of
 // it. A proxy between server and region counts the calls, so that the server is
 // the one that people run. The region is simulated, and a process of its own.
+// With -real its instances are real ones, and it takes a few points of each
+// operation, since each takes as long as it does for people; it needs root.
 //
 //	go run ./crash [-every N] [-scenario bake] [-out build/crash.json]
+//	go run ./crash -real [-each 3]
 package main
 
 import (
@@ -31,16 +34,18 @@ type Report struct {
 	Duplicates  int            `json:"duplicates"`
 	Stuck       int            `json:"stuck"`
 	LostRecords int            `json:"lost_records"`
-	Undone      int            `json:"undone"` // ended with a clean failure instead of success
-	Missed      int            `json:"missed"` // this time the operation made fewer calls, so nobody died
-	Swept       int            `json:"swept"`  // things that only the sweep removed
-	Calls       map[string]int `json:"calls"`  // that change something, by operation
+	Undone      int            `json:"undone"`      // ended with a clean failure instead of success
+	Missed      int            `json:"missed"`      // this time the operation made fewer calls, so nobody died
+	Swept       int            `json:"swept"`       // things that only the sweep removed
+	Calls       map[string]int `json:"calls"`       // that change something, by operation
+	Real        int            `json:"real_points"` // of all points, those on real instances
 	Seconds     float64        `json:"seconds"`
 	Findings    []string       `json:"findings"`
 }
 
 func (r *Report) add(o Report) {
 	r.Points += o.Points
+	r.Real += o.Real
 	r.Leaks += o.Leaks
 	r.Duplicates += o.Duplicates
 	r.Stuck += o.Stuck
@@ -65,6 +70,9 @@ type options struct {
 	every          int
 	shard, shards  int
 	keep, twoSweep bool
+	real           bool
+	each           int    // points of each scenario; 0 = every says
+	with           string // a report that this one is added to
 }
 
 func main() {
@@ -76,10 +84,19 @@ func main() {
 	flag.IntVar(&o.shards, "parallel", 2, "how many worlds at a time")
 	flag.IntVar(&o.shard, "shard", -1, "be one of them")
 	flag.BoolVar(&o.keep, "keep", false, "keep the folders, with the logs")
+	flag.BoolVar(&o.real, "real", false, "real instances, one world")
+	flag.IntVar(&o.each, "each", 0, "so many points of each scenario, evenly; with -real 3")
+	flag.StringVar(&o.with, "with", "", "a former report to add the figures to")
 	flag.BoolVar(&o.twoSweep, "sweep", true, "sweep twice at the end")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
+	if o.real && o.each == 0 {
+		o.each = 3
+	}
+	if o.real {
+		o.shards, patience, pause = 1, 4*time.Minute, 50*time.Millisecond
+	}
 	var r Report
 	var err error
 	if o.shard >= 0 {
@@ -87,7 +104,14 @@ func main() {
 	} else {
 		r, err = spread(ctx, o)
 	}
-	if raw, e := json.MarshalIndent(r, "", "  "); e == nil && r.Points > 0 {
+	if o.with != "" {
+		var former Report
+		raw, e := os.ReadFile(o.with)
+		err = errors.Join(err, e, json.Unmarshal(raw, &former))
+		r.add(former)
+		r.Seconds += former.Seconds
+	}
+	if raw, e := json.MarshalIndent(r, "", "  "); e == nil && (r.Points > 0 || o.shard >= 0) {
 		e = errors.Join(os.MkdirAll(filepath.Dir(*out), 0o755), os.WriteFile(*out, append(raw, '\n'), 0o644))
 		err = errors.Join(err, e)
 	}
@@ -98,8 +122,8 @@ func main() {
 	if o.shard >= 0 {
 		return
 	}
-	fmt.Printf("%d points in %.0f s: %d leaks, %d duplicates, %d stuck, %d lost records; %d ended with a clean failure, %d things went by the sweep, %d points were not reached\n",
-		r.Points, r.Seconds, r.Leaks, r.Duplicates, r.Stuck, r.LostRecords, r.Undone, r.Swept, r.Missed)
+	fmt.Printf("%d points (%d on real instances) in %.0f s: %d leaks, %d duplicates, %d stuck, %d lost records; %d ended with a clean failure, %d things went by the sweep, %d points were not reached\n",
+		r.Points, r.Real, r.Seconds, r.Leaks, r.Duplicates, r.Stuck, r.LostRecords, r.Undone, r.Swept, r.Missed)
 	for _, f := range r.Findings {
 		fmt.Println(" ", f)
 	}
@@ -126,7 +150,7 @@ func spread(ctx context.Context, o options) (Report, error) {
 	for i := range o.shards {
 		wg.Go(func() {
 			args := []string{"-shard", fmt.Sprint(i), "-parallel", fmt.Sprint(o.shards), "-every", fmt.Sprint(o.every), "-root", o.root, "-scenario", o.only,
-				fmt.Sprintf("-keep=%t", o.keep), fmt.Sprintf("-sweep=%t", o.twoSweep), "-out", filepath.Join(dir, fmt.Sprint(i))}
+				fmt.Sprintf("-real=%t", o.real), "-each", fmt.Sprint(o.each), fmt.Sprintf("-keep=%t", o.keep), fmt.Sprintf("-sweep=%t", o.twoSweep), "-out", filepath.Join(dir, fmt.Sprint(i))}
 			cmd := exec.CommandContext(ctx, self, args...)
 			cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
 			cmd.WaitDelay = 10 * time.Second
@@ -162,11 +186,11 @@ func work(ctx context.Context, o options, log io.Writer) (r Report, err error) {
 			os.RemoveAll(dir)
 		}
 	}()
-	w, err := open(ctx, o.root, dir)
+	w, err := open(ctx, o.root, dir, o.real)
 	if err != nil {
 		return r, err
 	}
-	defer w.close()
+	defer func() { err = errors.Join(err, w.close()) }()
 	r.Calls = map[string]int{}
 	// The image that deploys and runs need is made once.
 	files, err := w.send(ctx, false)
@@ -182,12 +206,16 @@ func work(ctx context.Context, o options, log io.Writer) (r Report, err error) {
 	}
 	n := 0
 	for _, s := range scenarios {
-		if o.only != "" && o.only != s.name {
+		if o.only != "" && o.only != s.name || o.real && o.only == "" && !s.real {
 			continue
 		}
 		// Twice: the first one makes what stays, such as the bucket's objects.
 		var calls []string
-		for range 2 {
+		whole := 2
+		if o.real {
+			whole = 1
+		}
+		for range whole {
 			start := time.Now()
 			if out, err := s.run(ctx, w, func() { w.proxy.arm(0, "", nil) }); err != nil || out.undone != "" {
 				return r, fmt.Errorf("%s without any crash: %w %s", s.name, err, out.undone)
@@ -205,7 +233,7 @@ func work(ctx context.Context, o options, log io.Writer) (r Report, err error) {
 		for k := range calls {
 			for _, at := range []side{before, after} {
 				n++
-				if n%o.shards != o.shard || n/o.shards%o.every != 0 {
+				if o.each == 0 && (n%o.shards != o.shard || n/o.shards%o.every != 0) || o.each > 0 && !chosen(k, len(calls), at, o.each) {
 					continue
 				}
 				if ctx.Err() != nil {
@@ -219,6 +247,21 @@ func work(ctx context.Context, o options, log io.Writer) (r Report, err error) {
 		err = w.sweeps(ctx, &r, log)
 	}
 	return r, err
+}
+
+// chosen takes so many of a scenario's points, evenly, one side after the other.
+func chosen(k, of int, at side, each int) bool {
+	n := min(each, of)
+	for i := range n {
+		side := before
+		if i%2 == 0 {
+			side = after
+		}
+		if k == (2*i+1)*of/(2*n)+1 && at == side {
+			return true
+		}
+	}
+	return false
 }
 
 // point is one death.
@@ -236,6 +279,9 @@ func (w *world) point(ctx context.Context, s scenario, k int, at side, of int, b
 		return
 	}
 	r.Points++
+	if w.real {
+		r.Real++
+	}
 	if hit == "" {
 		r.Missed++
 	}

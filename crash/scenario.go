@@ -21,13 +21,14 @@ import (
 
 // patience is how long an operation may take, its interruption included; a
 // longer one is stuck.
-const patience = 60 * time.Second
+var patience = 60 * time.Second
 
 // scenario is something that a person asks for once. It returns what was found
 // wrong when it is over; an error is a wait that did not end.
 type scenario struct {
 	name string
 	run  func(ctx context.Context, w *world, arm func()) (outcome, error)
+	real bool // also on real instances
 }
 
 // outcome of a scenario.
@@ -36,7 +37,10 @@ type outcome struct {
 	lost   []string
 }
 
-var scenarios = []scenario{{"bake", bakeOnce}, {"deploy", deployOnce}, {"redeploy", redeployOnce}, {"teardown", teardownOnce}, {"image", imageOnce}, {"test", testOnce}, {"cancel", cancelOnce}}
+var scenarios = []scenario{
+	{"bake", bakeOnce, true}, {"deploy", deployOnce, true}, {"redeploy", redeployOnce, false}, {"teardown", teardownOnce, true},
+	{"image", imageOnce, false}, {"test", testOnce, true}, {"cancel", cancelOnce, false},
+}
 
 // settle waits for a condition and starts the server again when it has died.
 func (w *world) settle(ctx context.Context, what string, done func() (bool, string, error)) error {

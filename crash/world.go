@@ -33,7 +33,8 @@ type world struct {
 	dir, bin, shop string
 	env            []string
 	proxy          *proxy
-	region         *exec.Cmd
+	region         *exec.Cmd // nil where it is a daemon, with real instances
+	real           bool
 	api, admin     *client.Client
 	store          store.Store
 	cloud          *cloud.Driver // looks past the proxy
@@ -55,11 +56,11 @@ func free() (string, error) {
 }
 
 // open starts everything in a folder of its own.
-func open(ctx context.Context, root, dir string) (w *world, err error) {
-	w = &world{dir: dir, bin: filepath.Join(root, "bin/dayfly"), shop: filepath.Join(dir, "shop")}
+func open(ctx context.Context, root, dir string, real bool) (w *world, err error) {
+	w = &world{real: real, dir: dir, bin: filepath.Join(root, "bin/dayfly"), shop: filepath.Join(dir, "shop")}
 	defer func() {
 		if err != nil {
-			w.close()
+			err = errors.Join(err, w.close())
 		}
 	}()
 	listen, err := free()
@@ -69,7 +70,12 @@ func open(ctx context.Context, root, dir string) (w *world, err error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return w, err
 	}
-	if w.region, err = w.daemon("region", "--region-dir", dir+"/region", "region", "run", "--simulate", "--boot", "20ms", "--listen", listen, "--base", "debian-12-slim"); err != nil {
+	if real {
+		err = w.run("--region-dir", dir+"/region", "region", "start", "--listen", listen, "--base", "debian-12-slim")
+	} else {
+		w.region, err = w.daemon("region", "--region-dir", dir+"/region", "region", "run", "--simulate", "--boot", "20ms", "--listen", listen, "--base", "debian-12-slim")
+	}
+	if err != nil {
 		return w, err
 	}
 	w.admin = client.New(dir + "/region/admin.sock")
@@ -160,7 +166,15 @@ func (w *world) revive(ctx context.Context) error {
 	return w.start(ctx)
 }
 
-func (w *world) close() {
+// run runs one of our commands to its end.
+func (w *world) run(args ...string) error {
+	if out, err := exec.Command(w.bin, args...).CombinedOutput(); err != nil {
+		return fmt.Errorf("dayfly %s: %w: %.2000s", strings.Join(args, " "), err, out)
+	}
+	return nil
+}
+
+func (w *world) close() (err error) {
 	w.kill()
 	if w.store != nil {
 		w.store.Close()
@@ -172,7 +186,14 @@ func (w *world) close() {
 	if w.proxy != nil {
 		_ = w.proxy.listen.Close()
 	}
+	if w.real {
+		err = w.run("--region-dir", w.dir+"/region", "region", "stop", "--force")
+	}
+	return err
 }
+
+// pause is between two looks; the server takes 50 requests a second.
+var pause = 15 * time.Millisecond
 
 // until repeats f until it returns nil.
 func until(ctx context.Context, limit time.Duration, f func() error) error {
@@ -184,7 +205,7 @@ func until(ctx context.Context, limit time.Duration, f func() error) error {
 		if time.Now().After(end) {
 			return fmt.Errorf("after %s: %w", limit, err)
 		}
-		time.Sleep(15 * time.Millisecond)
+		time.Sleep(pause)
 	}
 }
 
@@ -200,6 +221,12 @@ func (w *world) blueprint(root string) error {
 	if err := os.MkdirAll(box, 0o700); err != nil {
 		return err
 	}
+	if w.real {
+		if out, err := exec.Command(filepath.Join(root, "examples/shop/app/release.sh"), "1", box).CombinedOutput(); err != nil {
+			return fmt.Errorf("release: %w: %s", err, out)
+		}
+		return w.edit(box)
+	}
 	var b bytes.Buffer
 	z := gzip.NewWriter(&b)
 	t := tar.NewWriter(z)
@@ -213,6 +240,19 @@ func (w *world) blueprint(root string) error {
 			return err
 		}
 	}
+	return w.edit(box)
+}
+
+// suites are those that hold on one instance.
+const suites = `pipeline:
+  - stage: check
+    suites:
+      - { name: health, run: suites/health.sh, size: 1, timeout: 2m }
+      - { name: version, run: suites/version.sh, size: 1, timeout: 2m }
+`
+
+// edit makes the blueprint small and points it to the box.
+func (w *world) edit(box string) error {
 	for file, edits := range map[string][]string{
 		"dayfly.yaml": {"http://100.64.0.9/shop", "file://" + box, "size: 3", "size: 1"},
 		"fleet.yaml":  {"HealthyThresholdCount: 2", "HealthyThresholdCount: 2", "Value: \"5\"", "Value: \"0\""},
@@ -222,7 +262,11 @@ func (w *world) blueprint(root string) error {
 		if err != nil {
 			return err
 		}
-		if err := os.WriteFile(p, []byte(strings.NewReplacer(edits...).Replace(string(raw))), 0o600); err != nil {
+		text := strings.NewReplacer(edits...).Replace(string(raw))
+		if body, _, found := strings.Cut(text, "pipeline:"); found && w.real {
+			text = body + suites
+		}
+		if err := os.WriteFile(p, []byte(text), 0o600); err != nil {
 			return err
 		}
 	}

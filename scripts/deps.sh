@@ -28,6 +28,9 @@ if [ "${1:-}" = test ] || [ "${1:-}" = browser ]; then
     need npm npm
     ls /usr/share/fonts/truetype/*/* >/dev/null 2>&1 || missing="$missing fonts-liberation"
 fi
+if [ "${1:-}" = systemd ]; then
+    need systemd-nspawn systemd-container
+fi
 if [ "${1:-}" = bench ]; then
     # The benchmark's peers. Another docker may be in PATH: Debian's is meant.
     [ -e /usr/sbin/dockerd ] && [ -e /usr/bin/docker ] || missing="$missing docker.io"
