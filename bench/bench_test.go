@@ -136,7 +136,7 @@ func TestChoose(t *testing.T) {
 		rows string
 		want []string
 	}{
-		{"", all}, {" , ", all}, {"launch-45", []string{"launch-45"}}, {"launch-45,bake-unchanged teardown-45", []string{"launch-45", "bake-unchanged", "teardown-45"}},
+		{"", all}, {" , ", all}, {"launch-45", []string{"launch-45"}}, {"reconcile-20k event-latency", []string{"reconcile-20k-cpu", "reconcile-20k-rss", "event-latency-sqlite", "event-latency-postgres"}}, {"launch-45,bake-unchanged teardown-45", []string{"launch-45", "bake-unchanged", "teardown-45"}},
 	} {
 		want, err := choose(gs, c.rows)
 		if err != nil {

@@ -21,8 +21,8 @@ func controlGroup() group {
 		rows: []row{
 			{"reconcile-20k-cpu", "20,000 records at rest, each looked at every 10 s: share of one core"},
 			{"reconcile-20k-rss", "and the memory of that process"},
-			{"event-sqlite", "from a write until its loop is called"},
-			{"event-postgres", "the same from one server to another"},
+			{"event-latency-sqlite", "from a write until its loop is called"},
+			{"event-latency-postgres", "the same from one server to another"},
 			{"restart", "a killed server with SQLite works again"},
 			{"takeover", "a dead server's work is another's"},
 			{"suite-overhead", "the server's work for one suite more beside 48, to that beside 8 (the larger of cloud calls and processor time)"},
@@ -33,11 +33,11 @@ func controlGroup() group {
 }
 
 // controlLimits are what the rows should not be over.
-var controlLimits = map[string]float64{"reconcile-20k-cpu": 5, "reconcile-20k-rss": 200, "event-sqlite": 50, "event-postgres": 50, "restart": 2, "takeover": 15, "suite-overhead": 1.5}
+var controlLimits = map[string]float64{"reconcile-20k-cpu": 5, "reconcile-20k-rss": 200, "event-latency-sqlite": 50, "event-latency-postgres": 50, "restart": 2, "takeover": 15, "suite-overhead": 1.5}
 
 // controlTests are the tests that measure rows.
 var controlTests = map[string]string{
-	"reconcile-20k-cpu": "TestFiguresAtRest", "reconcile-20k-rss": "TestFiguresAtRest", "event-sqlite": "TestFiguresEvent", "event-postgres": "TestFiguresEvent",
+	"reconcile-20k-cpu": "TestFiguresAtRest", "reconcile-20k-rss": "TestFiguresAtRest", "event-latency-sqlite": "TestFiguresEvent", "event-latency-postgres": "TestFiguresEvent",
 	"restart": "TestFiguresServers", "takeover": "TestFiguresServers",
 	"suite-overhead": "TestSuiteOverhead", "suite-overhead-calls": "TestSuiteOverhead", "suite-overhead-cpu": "TestSuiteOverhead",
 }

@@ -37,11 +37,21 @@ func names(gs []group) []string {
 }
 
 // choose reads ROWS: names with commas or spaces between them, nothing for all.
+// What is no name stands for all rows that begin with it and a dash.
 func choose(gs []group, rows string) (func(string) bool, error) {
 	all := names(gs)
 	chosen := strings.FieldsFunc(rows, func(c rune) bool { return c == ',' || c == ' ' })
 	for _, c := range chosen {
-		if !slices.Contains(all, c) {
+		if slices.Contains(all, c) {
+			continue
+		}
+		n := len(chosen)
+		for _, name := range all {
+			if strings.HasPrefix(name, c+"-") {
+				chosen = append(chosen, name)
+			}
+		}
+		if len(chosen) == n {
 			return nil, fmt.Errorf("there is no row %q; the rows are %s", c, strings.Join(all, ", "))
 		}
 	}

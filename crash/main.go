@@ -233,7 +233,7 @@ func work(ctx context.Context, o options, log io.Writer) (r Report, err error) {
 		for k := range calls {
 			for _, at := range []side{before, after} {
 				n++
-				if o.each == 0 && (n%o.shards != o.shard || n/o.shards%o.every != 0) || o.each > 0 && !chosen(k, len(calls), at, o.each) {
+				if o.each == 0 && (n%o.shards != o.shard || n/o.shards%o.every != 0) || o.each > 0 && !chosen(k+1, len(calls), at, o.each) {
 					continue
 				}
 				if ctx.Err() != nil {
