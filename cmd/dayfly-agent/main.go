@@ -26,7 +26,8 @@ const usage = `dayfly-agent is what Dayfly installs in an image.
   dayfly-agent fetch s3://BUCKET/KEY FILE
   dayfly-agent put FILE s3://BUCKET/KEY
   dayfly-agent manifest                  at sealing: write the list of protected files
-  dayfly-agent changes                   what of them has changed since, as JSON
+  dayfly-agent changes [TIME]            what of them is not as it was, as JSON; files that nobody changed
+                                         after TIME (2026-01-02T15:04:05Z) are not read
   dayfly-agent version
 `
 
@@ -62,8 +63,14 @@ func do(args []string) int {
 		err = a.Put(ctx, rest[0], rest[1])
 	case verb == "manifest" && len(rest) == 0:
 		err = a.Manifest()
-	case verb == "changes" && len(rest) == 0:
-		err = a.Compare(os.Stdout)
+	case verb == "changes" && len(rest) <= 1:
+		var since time.Time
+		if len(rest) == 1 {
+			since, err = time.Parse(time.RFC3339Nano, rest[0])
+		}
+		if err == nil {
+			err = a.Compare(os.Stdout, since)
+		}
 	case verb == "version":
 		var v string
 		if v, err = version(); err == nil {

@@ -33,9 +33,9 @@ type Agent struct {
 	// Again replaces the process by a fresh one once the hand-off is over,
 	// which gives back what the boot needed; nil goes on in this one.
 	Again func() error
-	// Changes says which protected files are not as the image has them; nil
-	// looks at none.
-	Changes func(context.Context) ([]manifest.Change, error)
+	// Changes says which protected files are not as the image has them, on an
+	// instance that began to live then; nil looks at none.
+	Changes func(ctx context.Context, since time.Time) ([]manifest.Change, error)
 
 	jitter   func() float64 // from 0 to 1, of pauses
 	began    time.Time

@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"os/signal"
+	"path/filepath"
 	"slices"
 	"strings"
 	"syscall"
@@ -38,6 +39,7 @@ type watcher struct {
 	b       *boot
 	service *service
 	since   time.Time // of the service
+	began   time.Time // of this instance: what was not changed after it is the image's
 	ends    []time.Time
 	crashes int
 	said    handoff.Condition
@@ -54,6 +56,7 @@ const (
 	filesEvery  = 5 * time.Minute
 	acceptedMax = 10_000
 	acceptedAt  = handoff.StateDir + "/accepted.json"
+	reportFile  = handoff.StateDir + "/report.json"
 )
 
 // watch looks now and then until ctx ends.
@@ -61,9 +64,13 @@ func (a *Agent) watch(ctx context.Context, b *boot, s *service) {
 	if b.Launch.Bucket == "" || b.Launch.Environment == "" || b.Launch.Generation == "" {
 		return
 	}
-	w := &watcher{a: a, b: b, service: s, since: a.Now()}
-	if fi, err := os.Stat(a.path(handoff.StateDir + "/report.json")); err == nil {
+	w := &watcher{a: a, b: b, service: s, since: a.Now(), began: a.began}
+	if fi, err := os.Stat(a.path(reportFile)); err == nil {
 		w.since = fi.ModTime() // an agent that was started again
+	}
+	var rep handoff.Report
+	if a.load(reportFile, &rep) && !rep.Started.IsZero() {
+		w.began = rep.Started
 	}
 	// Not all instances of a machine at once.
 	w.next = a.Now().Add(acceptAfter + rand.N(2*acceptAfter))
@@ -132,7 +139,7 @@ func (w *watcher) touch(what string) {
 // files looks at the protected files. What the first look finds is the
 // hand-off's doing; what comes later is not.
 func (w *watcher) files(ctx context.Context) {
-	found, err := w.a.Changes(ctx)
+	found, err := w.a.Changes(ctx, w.began)
 	if err != nil {
 		w.a.say("the protected files cannot be compared with the image's manifest: %v", err)
 		return
@@ -161,15 +168,20 @@ func (w *watcher) files(ctx context.Context) {
 
 func mark(c manifest.Change) string { return c.Path + " " + c.What + " " + c.Now }
 
-// changes asks a process of its own, whose memory goes with it.
-func changes(ctx context.Context) ([]manifest.Change, error) {
+// changes looks at what this machine wrote, where that is known, which is next to
+// nothing; else a process of its own looks at everything, and its memory goes
+// with it.
+func changes(ctx context.Context, since time.Time) ([]manifest.Change, error) {
+	if upper := manifest.Upper(reportFile); upper != "" {
+		return compare("/", manifest.Look{Since: since, Upper: upper})
+	}
 	self, err := os.Executable()
 	if err != nil {
 		return nil, err
 	}
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
 	defer cancel()
-	raw, err := exec.CommandContext(ctx, self, "changes").Output()
+	raw, err := exec.CommandContext(ctx, self, "changes", since.UTC().Format(time.RFC3339Nano)).Output()
 	if err != nil {
 		if e, ok := errors.AsType[*exec.ExitError](err); ok {
 			err = fmt.Errorf("%w: %.200s", err, e.Stderr)
@@ -193,28 +205,30 @@ func (a *Agent) Manifest() error {
 	return errors.Join(manifest.Build(root, f), f.Close())
 }
 
-// Compare prints what has changed since the manifest, as JSON.
-func (a *Agent) Compare(w io.Writer) error {
-	f, err := os.Open(a.path(manifest.File))
+// Compare prints what has changed since the manifest, as JSON. It reads no file
+// that was not changed after since.
+func (a *Agent) Compare(w io.Writer, since time.Time) error {
+	out, err := compare(a.path("/"), manifest.Look{Since: since})
 	if err != nil {
 		return err
 	}
-	defer f.Close()
-	root := a.Root
-	if root == "" {
-		root = "/"
+	return json.NewEncoder(w).Encode(out)
+}
+
+func compare(root string, look manifest.Look) ([]manifest.Change, error) {
+	f, err := os.Open(filepath.Join(root, manifest.File))
+	if err != nil {
+		return nil, err
 	}
+	defer f.Close()
 	out := []manifest.Change{}
-	err = manifest.Compare(root, f, false, func(c manifest.Change) error {
+	err = manifest.Compare(root, f, look, func(c manifest.Change) error {
 		if len(out) < acceptedMax {
 			out = append(out, c)
 		}
 		return nil
 	})
-	if err != nil {
-		return err
-	}
-	return json.NewEncoder(w).Encode(out)
+	return out, err
 }
 
 // crashing says how the service keeps ending; "" when it does not.

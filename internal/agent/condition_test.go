@@ -100,7 +100,7 @@ func TestConditionOfFiles(t *testing.T) {
 	now := time.Now()
 	a.Now = func() time.Time { return now }
 	found := []manifest.Change{{Path: "/etc/cron.d/shop", What: "added", Now: "1"}}
-	a.Changes = func(context.Context) ([]manifest.Change, error) { return found, nil }
+	a.Changes = func(context.Context, time.Time) ([]manifest.Change, error) { return found, nil }
 	b := &boot{ID: identity{Instance: "i-1", Region: "local-1"}, Launch: handoff.Launch{Bucket: "bucket", Environment: "dev", Generation: "2"}}
 	w := &watcher{a: a, b: b, since: now}
 	w.look(t.Context())

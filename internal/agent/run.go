@@ -361,7 +361,7 @@ func (a *Agent) over(ctx context.Context, b *boot, r *recorder, why error) {
 		Digest: b.Launch.Digest, Zone: b.ID.Zone, Operation: b.Launch.Operation, OK: why == nil, Reason: b.Reason, ExitCode: r.code, Output: r.output, Source: r.source, Puppet: r.puppet,
 		Phases: r.phases, Started: r.began.UTC(), Ended: a.Now().UTC(),
 	}
-	if err := errors.Join(a.save(bootFile, b), a.save(handoff.StateDir+"/report.json", rep)); err != nil {
+	if err := errors.Join(a.save(bootFile, b), a.save(reportFile, rep)); err != nil {
 		a.say("%v", err)
 	}
 	if why == nil {

@@ -6,6 +6,7 @@ package manifest
 
 import (
 	"bufio"
+	"bytes"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
@@ -18,6 +19,7 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+	"time"
 )
 
 // Protected are the folders whose files an instance may not change.
@@ -43,83 +45,20 @@ type entry struct {
 	mode     fs.FileMode
 	uid, gid uint32
 	size     int64
-	mtime    int64  // nanoseconds; 0 for folders, whose times change with their files
-	content  string // sha256 in hex of a file, target of a link
+	mtime    int64     // nanoseconds; 0 for folders, whose times change with their files
+	content  string    // sha256 in hex of a file, target of a link
+	ctime    time.Time // of what was walked over; not part of a manifest
 }
 
-func own(p string) bool {
-	for _, o := range Own {
-		if p == o || (strings.HasSuffix(o, "/") || strings.HasSuffix(o, "_")) && strings.HasPrefix(p, o) {
-			return true
-		}
-	}
-	return false
-}
-
-// walk calls f for everything protected below root, in the order of walking;
-// what goes away meanwhile is passed over.
-func walk(root string, f func(e entry, real string) error) error {
-	for _, dir := range Protected {
-		top := filepath.Join(root, dir)
-		if st, err := os.Lstat(top); err != nil || !st.IsDir() {
-			if err == nil { // /bin → usr/bin
-				if e, err := describe(root, dir, st); err == nil {
-					if err := f(e, top); err != nil {
-						return err
-					}
-				}
-			}
-			continue
-		}
-		err := filepath.WalkDir(top, func(real string, d fs.DirEntry, err error) error {
-			if err != nil {
-				if errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission) {
-					return nil
-				}
-				return err
-			}
-			p := "/" + strings.TrimPrefix(strings.TrimPrefix(real, root), "/")
-			if own(p) {
-				return nil
-			}
-			if d.IsDir() && own(p+"/") {
-				return fs.SkipDir
-			}
-			st, err := d.Info()
-			if err != nil {
-				return nil
-			}
-			e, err := describe(root, p, st)
-			if err != nil {
-				return nil
-			}
-			return f(e, real)
-		})
-		if err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-func describe(root, p string, st fs.FileInfo) (entry, error) {
-	e := entry{path: p, mode: st.Mode(), size: st.Size(), mtime: st.ModTime().UnixNano()}
-	if s, ok := st.Sys().(*syscall.Stat_t); ok {
-		e.uid, e.gid = s.Uid, s.Gid
-	}
-	switch {
-	case st.IsDir():
-		e.size, e.mtime = 0, 0
-	case st.Mode()&fs.ModeSymlink != 0:
-		to, err := os.Readlink(filepath.Join(root, p))
-		if err != nil {
-			return e, err
-		}
-		e.content, e.mtime = to, 0
-	case !st.Mode().IsRegular():
-		e.size, e.mtime = 0, 0
-	}
-	return e, nil
+// appendLine adds the entry's line without its content, which for anything but a
+// link cannot be told from the entry alone.
+func (e *entry) appendLine(b []byte) []byte {
+	b = append(strconv.AppendQuote(b, e.path), '\t')
+	b = append(strconv.AppendUint(b, uint64(e.mode), 8), '\t')
+	b = append(strconv.AppendUint(b, uint64(e.uid), 10), '\t')
+	b = append(strconv.AppendUint(b, uint64(e.gid), 10), '\t')
+	b = append(strconv.AppendInt(b, e.size, 10), '\t')
+	return append(strconv.AppendInt(b, e.mtime, 10), '\t')
 }
 
 func digest(real string) (string, error) {
@@ -142,17 +81,19 @@ const head = "dayfly manifest 1"
 func Build(root string, w io.Writer) error {
 	b := bufio.NewWriter(w)
 	fmt.Fprintln(b, head)
-	err := walk(root, func(e entry, real string) error {
+	var line []byte
+	err := walk(root, "", func(e *entry) error {
 		if e.mode.IsRegular() {
-			sum, err := digest(real)
+			sum, err := digest(filepath.Join(root, e.path))
 			if err != nil {
 				return fmt.Errorf("%s: %w", e.path, err)
 			}
 			e.content = sum
 		}
-		_, err := fmt.Fprintf(b, "%s\t%o\t%d\t%d\t%d\t%d\t%s\n", strconv.Quote(e.path), uint32(e.mode), e.uid, e.gid, e.size, e.mtime, strconv.Quote(e.content))
+		line = append(strconv.AppendQuote(e.appendLine(line[:0]), e.content), '\n')
+		_, err := b.Write(line)
 		return err
-	})
+	}, nil)
 	if err != nil {
 		return err
 	}
@@ -175,74 +116,150 @@ func (c Change) String() string {
 	return c.Path + " " + c.What
 }
 
-// Compare calls report for what has changed below root. A file is read only when
-// its size or time is not the sealed one; thorough reads them all.
-func Compare(root string, sealed io.Reader, thorough bool, report func(Change) error) error {
-	r := bufio.NewScanner(sealed)
-	r.Buffer(make([]byte, 4<<10), maxLine)
-	if !r.Scan() || r.Text() != head {
+// Look says how Compare looks.
+type Look struct {
+	// Since is when the machine began to live: a file that was not changed since
+	// then, by its ctime, is taken for the sealed one when its size and time are
+	// right. All other files are read; without it, every file is.
+	Since time.Time
+	// Upper is what this machine wrote itself (see Upper), "" where that is not
+	// known: what is not in it is not looked at.
+	Upper string
+}
+
+// Compare calls report for what has changed below root.
+//
+// Found is whatever adds, removes or replaces a file, or gives it another mode,
+// owner, size, time or content, also when its time is set back: nobody can set
+// back ctime. Not found are attributes beyond these (ACLs, capabilities), what
+// is written past the file system, to its device, and, where the clock was set
+// back for the change, another content of the same size and time.
+func Compare(root string, sealed io.Reader, look Look, report func(Change) error) error {
+	c := comparison{root: root, report: report, lines: bufio.NewScanner(sealed)}
+	if !look.Since.IsZero() {
+		c.since = look.Since.Add(-clockStep)
+	}
+	c.lines.Buffer(make([]byte, 16<<10), maxLine)
+	if !c.lines.Scan() || c.lines.Text() != head {
 		return errors.New("this is no manifest of this version")
 	}
-	var was entry
-	more, line := true, 1
-	next := func() error {
-		if more = r.Scan(); !more {
-			return r.Err()
-		}
-		line++
-		var err error
-		if was, err = parse(r.Text()); err != nil {
-			return fmt.Errorf("line %d: %w", line, err)
-		}
-		return nil
-	}
-	if err := next(); err != nil {
+	c.number = 1
+	if err := c.next(); err != nil {
 		return err
 	}
-	err := walk(root, func(e entry, real string) error {
-		for more && before(was.path, e.path) {
-			if err := report(Change{Path: was.path, What: "removed"}); err != nil {
-				return err
-			}
-			if err := next(); err != nil {
-				return err
-			}
-		}
-		if !more || was.path != e.path {
-			return report(Change{Path: e.path, What: "added", Now: fmt.Sprint(e.size, e.mtime)})
-		}
-		old := was
-		if err := next(); err != nil {
-			return err
-		}
-		return differ(old, e, real, thorough, report)
-	})
-	if err != nil {
+	if err := walk(root, look.Upper, c.see, c.skip); err != nil {
 		return err
 	}
-	for more {
-		if err := report(Change{Path: was.path, What: "removed"}); err != nil {
-			return err
-		}
-		if err := next(); err != nil {
+	for c.more {
+		if err := c.removed(); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func differ(old, e entry, real string, thorough bool, report func(Change) error) error {
-	switch {
-	case old.mode != e.mode:
-		return report(Change{Path: e.path, What: "mode", Now: e.mode.String()})
-	case old.uid != e.uid || old.gid != e.gid:
-		return report(Change{Path: e.path, What: "owner", Now: fmt.Sprint(e.uid, ":", e.gid)})
-	case !e.mode.IsRegular():
+// clockStep is more than what a file system's clock is behind the system's.
+const clockStep = time.Second
+
+// comparison goes through a manifest beside a walk.
+type comparison struct {
+	root   string
+	since  time.Time
+	report func(Change) error
+	lines  *bufio.Scanner
+	number int
+	more   bool   // there is a line that is not dealt with
+	path   string // its path
+	want   []byte
+}
+
+func (c *comparison) next() error {
+	if c.more = c.lines.Scan(); !c.more {
+		return c.lines.Err()
+	}
+	c.number++
+	var err error
+	if c.path, err = pathOf(c.lines.Bytes()); err != nil {
+		return fmt.Errorf("line %d: %w", c.number, err)
+	}
+	return nil
+}
+
+func (c *comparison) removed() error {
+	if err := c.report(Change{Path: c.path, What: "removed"}); err != nil {
+		return err
+	}
+	return c.next()
+}
+
+// to goes on to what is not before path.
+func (c *comparison) to(path string) error {
+	for c.more && c.path != path && before(c.path, path) {
+		if err := c.removed(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// skip takes a path, and all below it, for what it was.
+func (c *comparison) skip(path string) error {
+	if err := c.to(path); err != nil {
+		return err
+	}
+	for c.more && strings.HasPrefix(c.path, path) && (len(c.path) == len(path) || c.path[len(path)] == '/') {
+		if err := c.next(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// see compares one path.
+func (c *comparison) see(e *entry) error {
+	if err := c.to(e.path); err != nil {
+		return err
+	}
+	if !c.more || c.path != e.path {
+		now := fmt.Sprint(e.size, e.mtime)
+		if e.mode.IsRegular() { // it has no digest to be compared with
+			now += " " + strconv.FormatInt(e.ctime.UnixNano(), 10)
+		}
+		return c.report(Change{Path: e.path, What: "added", Now: now})
+	}
+	c.want = e.appendLine(c.want[:0])
+	if !e.mode.IsRegular() {
+		c.want = strconv.AppendQuote(c.want, e.content)
+	}
+	line := c.lines.Bytes()
+	if bytes.HasPrefix(line, c.want) && (len(line) == len(c.want) || e.mode.IsRegular() && e.ctime.Before(c.since)) {
+		return c.next()
+	}
+	was, err := parse(c.lines.Text())
+	if err != nil {
+		return fmt.Errorf("line %d: %w", c.number, err)
+	}
+	if err := c.next(); err != nil {
+		return err
+	}
+	return differ(was, *e, filepath.Join(c.root, e.path), c.report)
+}
+
+func differ(old, e entry, real string, report func(Change) error) error {
+	if old.mode != e.mode {
+		if err := report(Change{Path: e.path, What: "mode", Now: e.mode.String()}); err != nil || old.mode.Type() != e.mode.Type() {
+			return err
+		}
+	}
+	if old.uid != e.uid || old.gid != e.gid {
+		if err := report(Change{Path: e.path, What: "owner", Now: fmt.Sprint(e.uid, ":", e.gid)}); err != nil {
+			return err
+		}
+	}
+	if !e.mode.IsRegular() {
 		if old.content != e.content {
 			return report(Change{Path: e.path, What: "content", Now: e.content})
 		}
-		return nil
-	case old.size == e.size && old.mtime == e.mtime && !thorough:
 		return nil
 	}
 	sum, err := digest(real)
@@ -270,8 +287,23 @@ func before(a, b string) bool {
 	}
 }
 
+var errLine = errors.New("it cannot be read")
+
+// pathOf is the path of a line, whose rest it does not read.
+func pathOf(line []byte) (string, error) {
+	quoted, _, ok := bytes.Cut(line, []byte{'\t'})
+	if n := len(quoted); ok && n > 2 && quoted[0] == '"' && quoted[1] == '/' && quoted[n-1] == '"' && bytes.IndexByte(quoted, '\\') < 0 {
+		return string(quoted[1 : n-1]), nil
+	}
+	p, err := strconv.Unquote(string(quoted))
+	if err != nil || !ok || !path.IsAbs(p) {
+		return "", errLine
+	}
+	return p, nil
+}
+
 func parse(line string) (entry, error) {
-	bad := errors.New("it cannot be read")
+	bad := errLine
 	f := strings.Split(line, "\t")
 	if len(f) != 7 {
 		return entry{}, bad

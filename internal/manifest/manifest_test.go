@@ -26,10 +26,10 @@ func tree(t testing.TB, files map[string]string) string {
 	return root
 }
 
-func changes(t testing.TB, root string, sealed []byte, thorough bool) []string {
+func changes(t testing.TB, root string, sealed []byte, look Look) []string {
 	t.Helper()
 	var out []string
-	if err := Compare(root, bytes.NewReader(sealed), thorough, func(c Change) error { out = append(out, c.String()); return nil }); err != nil {
+	if err := Compare(root, bytes.NewReader(sealed), look, func(c Change) error { out = append(out, c.String()); return nil }); err != nil {
 		t.Fatal(err)
 	}
 	return out
@@ -54,7 +54,7 @@ func TestCompare(t *testing.T) {
 	if err := Build(root, &b); err != nil {
 		t.Fatal(err)
 	}
-	if got := changes(t, root, b.Bytes(), true); len(got) > 0 {
+	if got := changes(t, root, b.Bytes(), Look{}); len(got) > 0 {
 		t.Fatalf("nothing was changed, and it says %v", got)
 	}
 	do := func(err error) {
@@ -68,8 +68,11 @@ func TestCompare(t *testing.T) {
 	do(err)
 	do(os.WriteFile(at("etc/passwd"), []byte("toor\n"), 0o644)) // the same size and time
 	do(os.Chtimes(at("etc/passwd"), st.ModTime(), st.ModTime()))
-	if got := changes(t, root, b.Bytes(), false); len(got) > 0 {
-		t.Fatalf("a quick look reads everything: %v", got)
+	if got := changes(t, root, b.Bytes(), Look{Since: time.Now().Add(time.Hour)}); len(got) > 0 {
+		t.Fatalf("what was not changed since then is read: %v", got)
+	}
+	if got := changes(t, root, b.Bytes(), Look{Since: st.ModTime()}); !slices.Equal(got, []string{"/etc/passwd: content changed"}) {
+		t.Fatalf("a change that keeps size and time: %v", got)
 	}
 	do(os.Chtimes(at("usr/bin/true"), time.Now(), time.Now().Add(time.Hour))) // touched, the same content
 	do(os.WriteFile(at("etc/zz"), []byte("another"), 0o644))
@@ -82,26 +85,50 @@ func TestCompare(t *testing.T) {
 		do(os.WriteFile(at(own), []byte("its own matter"), 0o644))
 	}
 	want := []string{"/etc/cron added", "/etc/passwd: content changed", "/etc/ssh/sshd_config: mode changed", "/etc/zz: content changed", "/opt/gone removed", "/usr/bin/yes: content changed"}
-	if got := changes(t, root, b.Bytes(), true); !slices.Equal(got, want) {
+	if got := changes(t, root, b.Bytes(), Look{}); !slices.Equal(got, want) {
 		t.Errorf("got  %q\nwant %q", got, want)
 	}
 	if os.Geteuid() == 0 {
 		do(os.Chown(at("usr/bin-extra"), 1, 1))
-		if got := changes(t, root, b.Bytes(), false); !slices.Contains(got, "/usr/bin-extra: owner changed") {
+		if got := changes(t, root, b.Bytes(), Look{}); !slices.Contains(got, "/usr/bin-extra: owner changed") {
 			t.Errorf("a new owner: %q", got)
 		}
+	}
+	// A new mode hides no new content.
+	do(os.WriteFile(at("etc/ssh/sshd_config"), []byte("z"), 0o600))
+	if got := changes(t, root, b.Bytes(), Look{}); !slices.Contains(got, "/etc/ssh/sshd_config: content changed") || !slices.Contains(got, "/etc/ssh/sshd_config: mode changed") {
+		t.Errorf("mode and content: %q", got)
+	}
+	// What was added is another change when it is changed again, also with its time set back.
+	added := func() (now string) {
+		do(Compare(root, bytes.NewReader(b.Bytes()), Look{}, func(c Change) error {
+			if c.Path == "/etc/cron" {
+				now = c.Now
+			}
+			return nil
+		}))
+		return now
+	}
+	was := added()
+	st, err = os.Stat(at("etc/cron"))
+	do(err)
+	time.Sleep(20 * time.Millisecond) // more than a tick of the file system's clock
+	do(os.WriteFile(at("etc/cron"), []byte("old"), 0o644))
+	do(os.Chtimes(at("etc/cron"), st.ModTime(), st.ModTime()))
+	if now := added(); now == was || was == "" {
+		t.Errorf("an added file that changes again is the same change: %q", now)
 	}
 	// A device or FIFO in a file's place is no trap.
 	do(os.Remove(at("etc/zz")))
 	do(syscall.Mkfifo(at("etc/zz"), 0o644))
-	if got := changes(t, root, b.Bytes(), true); !slices.Contains(got, "/etc/zz: mode changed") {
+	if got := changes(t, root, b.Bytes(), Look{}); !slices.Contains(got, "/etc/zz: mode changed") {
 		t.Errorf("a FIFO: %q", got)
 	}
 }
 
 func TestNotAManifest(t *testing.T) {
 	for _, s := range []string{"", "dayfly manifest 2\n", head + "\n\"/etc\t1\n", head + "\nx\t1\t1\t1\t1\t1\tx\n", head + "\n" + strings.Repeat("x", maxLine+1)} {
-		if err := Compare(t.TempDir(), strings.NewReader(s), false, func(Change) error { return nil }); err == nil {
+		if err := Compare(t.TempDir(), strings.NewReader(s), Look{}, func(Change) error { return nil }); err == nil {
 			t.Errorf("%.40q is taken", s)
 		}
 	}
@@ -117,7 +144,7 @@ func FuzzCompare(f *testing.F) {
 	f.Add([]byte(head + "\n\"/etc\"\t1\t1\t1\t1\t1\t\"\"\n"))
 	f.Fuzz(func(t *testing.T, sealed []byte) {
 		n := 0
-		_ = Compare(root, bytes.NewReader(sealed), true, func(Change) error { n++; return nil })
+		_ = Compare(root, bytes.NewReader(sealed), Look{}, func(Change) error { n++; return nil })
 	})
 }
 
@@ -129,7 +156,7 @@ func BenchmarkCompare(b *testing.B) {
 	}
 	b.ReportMetric(float64(bytes.Count(m.Bytes(), []byte("\n"))), "files")
 	for b.Loop() {
-		if err := Compare("/", bytes.NewReader(m.Bytes()), false, func(Change) error { return nil }); err != nil {
+		if err := Compare("/", bytes.NewReader(m.Bytes()), Look{Since: time.Now().Add(time.Hour)}, func(Change) error { return nil }); err != nil {
 			b.Fatal(err)
 		}
 	}

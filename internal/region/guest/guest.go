@@ -22,6 +22,7 @@ const (
 	Dir     = "/run/dayfly"
 	Binary  = Dir + "/guest" // this program, read-only
 	HostDir = Dir + "/host"  // shared with the hypervisor
+	DiskDir = Dir + "/disk"  // what the instance wrote to its disk, read-only: who looks for changes need not look at the whole image
 	scripts = Dir + "/scripts"
 )
 

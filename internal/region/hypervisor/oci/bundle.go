@@ -161,5 +161,6 @@ func (h *Hypervisor) mounts(i *instance, systemd bool) []specs.Mount {
 	}
 	return append(m,
 		specs.Mount{Destination: guest.Binary, Type: "bind", Source: h.cfg.GuestPath, Options: []string{"bind", "ro", "nosuid", "nodev"}},
+		specs.Mount{Destination: guest.DiskDir, Type: "bind", Source: i.path("upper"), Options: []string{"bind", "ro", "nosuid", "nodev", "noexec"}},
 		specs.Mount{Destination: guest.HostDir, Type: "bind", Source: i.guestDir(), Options: []string{"bind", "rw", "nosuid", "nodev", "noexec"}})
 }

@@ -10,6 +10,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/dayfly-infra/dayfly/internal/region/guest"
 )
 
 // TestIsolation tries from inside what must not be possible there.
@@ -64,6 +66,16 @@ func TestIsolation(t *testing.T) {
 			}
 		}
 
+		t.Run("disk", func(t *testing.T) {
+			out := strings.TrimSpace(string(sh(t, h, "i-1", "echo written >/etc/new; cat /run/dayfly/disk/etc/new; ls /run/dayfly/disk/bin 2>/dev/null").Stdout))
+			if out != "written" {
+				t.Errorf("what it wrote, and nothing else, is not in %s: %q", guest.DiskDir, out)
+			}
+			out = strings.TrimSpace(string(sh(t, h, "i-1", "/bin/probe write "+guest.DiskDir+"/etc/new x").Stdout))
+			if !strings.Contains(out, "read-only file system") {
+				t.Errorf("writing past the overlay: %q", out)
+			}
+		})
 		t.Run("processes", func(t *testing.T) {
 			out := sh(t, h, "i-1", "for p in /proc/[0-9]*; do cat $p/comm 2>/dev/null; done").Stdout
 			for name := range strings.FieldsSeq(string(out)) {
