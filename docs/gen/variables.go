@@ -89,6 +89,7 @@ It passes when it ends with 0 and no test case failed. It may leave JUnit files 
 			{"DAYFLY_DATABASE", "Address of a PostgreSQL database that servers share, as `--database`; here it may hold a password."},
 			{"DAYFLY_DATABASE_FILE", "A file of mode 0600 that holds that address, as `--database-file`."},
 			{"DAYFLY_TEST_LAUNCHING", "Instances of all runs that may be on their way into service at once; 0: no limit."},
+			{"DAYFLY_FIGURES_PERIOD", "How long the periods of the load balancer's figures are, as `--figures-period`: a minute on AWS. `dayfly region env` sets what the local region has."},
 			{"DAYFLY_CHAOS", "Allow `dayfly chaos run`, as `--chaos`."},
 			{"DAYFLY_TEST_INSTANCES", "Instances that the environments of all runs may have at once; 0: no limit."},
 			{"DAYFLY_SIGNING_KEY", "File of the private key that signs how images were made, as `--signing-key`."},

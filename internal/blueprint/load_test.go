@@ -123,7 +123,7 @@ func TestLoadProblems(t *testing.T) {
 		{"steps that fall", "size: 45, lease: 24h", "size: 45, replace: { steps: [50, 10, 100] }", `dayfly.yaml:9:38: environments.dev.replace.steps must rise, and end with 100 (such as [1, 10, 50, 100])`},
 		{"steps without an end", "size: 45, lease: 24h", "size: 45, replace: { steps: [1, 10] }", `must rise, and end with 100`},
 		{"a step of nothing", "size: 45, lease: 24h", "size: 45, replace: { steps: [0, 100] }", `environments.dev.replace.steps must be numbers from 1 to 100, not 0`},
-		{"errors", "size: 45, lease: 24h", "size: 45, replace: { max_error_rate: many }", `environments.dev.replace.max_error_rate must be a share of 0 to 100 per cent`},
+		{"errors", "size: 45, lease: 24h", "size: 45, replace: { max_error_rate: many }", `environments.dev.replace.max_error_rate must be a share of 0.01 to 100 per cent`},
 		{"a check that is not there", "size: 45, lease: 24h", "size: 45, replace: { check: suites/apis.sh }", `environments.dev.replace.check: there is no suites/apis.sh (did you mean "api.sh"?)`},
 		{"unknown key of a strategy", "size: 45, lease: 24h", "size: 45, replace: { wait: 5m }", `there is no key "wait" in environments.dev.replace`},
 		{"unknown key", "handoff: { run:", "handoff: { runs: x, run:", `dayfly.yaml:7:12: there is no key "runs" in handoff; valid: run, service, user, ready, deadline (did you mean "run"?)`},

@@ -39,14 +39,12 @@ func (r *reader) strategy(in *object, n ast.Node, k string) environment.Strategy
 	s.Steps = x.numbers("steps", 1, 100)
 	s.Pause = x.duration("pause", 2*time.Minute, 0, day)
 	s.Check = x.string("check", "")
-	x.percent("max_error_rate", 0, 100)
+	s.MaxErrors = x.percent("max_error_rate", 0.01, 100)
 	x.duration("max_latency", 0, time.Millisecond, time.Hour)
 	s.Manual = x.oneOf("rollback", "auto", "auto", "manual") == "manual"
 	x.done()
-	for _, key := range []string{"max_error_rate", "max_latency"} {
-		if x.pairs[key] != nil {
-			r.problem(x.pairs[key].Key, "let a command judge: check: PATH", "environments.%s.replace.%s: this version does not read the load balancer's counts yet", k, key)
-		}
+	if n := x.pairs["max_latency"]; n != nil {
+		r.problem(n.Key, "let a command judge: check: PATH", "environments.%s.replace.max_latency: this version does not read how long answers take yet", k)
 	}
 	s.Soak = e.duration("soak", 10*time.Minute, 0, 7*day)
 	if s.Replace == environment.Recreate {

@@ -168,7 +168,7 @@ func (regionEnvCmd) Run(a *app) error {
 		return err
 	}
 	return a.print(env, func(w io.Writer) {
-		for _, k := range []string{"AWS_ENDPOINT_URL", "AWS_REGION", "AWS_DEFAULT_REGION", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"} {
+		for _, k := range []string{"AWS_ENDPOINT_URL", "AWS_REGION", "AWS_DEFAULT_REGION", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "DAYFLY_FIGURES_PERIOD"} {
 			fmt.Fprintf(w, "export %s=%s\n", k, env[k])
 		}
 	})

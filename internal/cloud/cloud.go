@@ -191,6 +191,7 @@ What *Driver has (the implementation is in the files beside this one):
 	Traffic:   Targets(ctx, targetGroup string) ([]Target, error)
 	           SetListener(ctx, Intent, listener string, weights []Weight) error // default action: weighted forward
 	           ListenerWeights(ctx, listener string) ([]Weight, error)
+	           Figures(ctx, listener string, groups []string, from, to time.Time) ([]Figures, error) // what the balancer counted, by FiguresPeriod()
 	Objects:   PutObject(ctx, Intent, key string, body io.ReadSeeker, size int64) error // in Dayfly's own bucket, made at need
 	           GetObject(ctx, key string) (io.ReadCloser, error)       // ErrNotFound
 	           DeletePrefix(ctx, Intent, prefix string) error

@@ -18,6 +18,8 @@ import (
 	"github.com/aws/aws-sdk-go-v2/config"
 	"github.com/aws/aws-sdk-go-v2/service/autoscaling"
 	"github.com/aws/aws-sdk-go-v2/service/cloudformation"
+	"github.com/aws/aws-sdk-go-v2/service/cloudwatch"
+	"github.com/aws/aws-sdk-go-v2/service/cloudwatch/schemas"
 	"github.com/aws/aws-sdk-go-v2/service/ec2"
 	elb "github.com/aws/aws-sdk-go-v2/service/elasticloadbalancingv2"
 	"github.com/aws/aws-sdk-go-v2/service/s3"
@@ -25,6 +27,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/sts"
 	"github.com/aws/smithy-go/logging"
 	"github.com/aws/smithy-go/middleware"
+	"github.com/aws/smithy-go/transport/http/protocol/awsquery"
 
 	"github.com/dayfly-infra/dayfly/internal/clock"
 	"github.com/dayfly-infra/dayfly/internal/fault"
@@ -52,6 +55,9 @@ type Config struct {
 	// Epoch is the fencing epoch that a context carries; nil means none.
 	Epoch   func(context.Context) int64
 	Limiter Limiter // nil: none
+	// Figures is how long the periods of a load balancer's figures are, which
+	// AWS has by the minute; 0 is that.
+	Figures time.Duration
 	// Answered is told of each request; nil tells nobody.
 	Answered func(op string, err error, throttled bool, took time.Duration)
 }
@@ -63,6 +69,7 @@ type Driver struct {
 	ec2 *ec2.Client
 	asg *autoscaling.Client
 	elb *elb.Client
+	cw  *cloudwatch.Client
 	ssm *ssm.Client
 	s3  *s3.Client
 	sts *sts.Client
@@ -87,6 +94,12 @@ func New(ctx context.Context, cfg Config) (*Driver, error) {
 		return nil, bad("there is no store for intents")
 	case cfg.Endpoint != "" && !strings.HasPrefix(cfg.Endpoint, "http://") && !strings.HasPrefix(cfg.Endpoint, "https://"):
 		return nil, bad(fmt.Sprintf("the endpoint %q is not an http(s) URL", cfg.Endpoint))
+	}
+	if cfg.Figures == 0 {
+		cfg.Figures = time.Minute
+	}
+	if f := cfg.Figures; f != 5*time.Second && f != 10*time.Second && f != 30*time.Second && (f < time.Minute || f%time.Minute != 0 || f > time.Hour) {
+		return nil, bad(fmt.Sprintf("a load balancer's figures come in periods of 5s, 10s, 30s or whole minutes up to an hour, not of %s", f))
 	}
 	cfg.Endpoint = strings.TrimSuffix(cfg.Endpoint, "/")
 	if cfg.Clock == nil {
@@ -139,6 +152,10 @@ func New(ctx context.Context, cfg Config) (*Driver, error) {
 	d.ec2 = ec2.NewFromConfig(c, func(o *ec2.Options) { o.APIOptions = append(o.APIOptions, d.guard("ec2")) })
 	d.asg = autoscaling.NewFromConfig(c, func(o *autoscaling.Options) { o.APIOptions = append(o.APIOptions, d.guard("autoscaling")) })
 	d.elb = elb.NewFromConfig(c, func(o *elb.Options) { o.APIOptions = append(o.APIOptions, d.guard("elasticloadbalancing")) })
+	d.cw = cloudwatch.NewFromConfig(c, func(o *cloudwatch.Options) {
+		o.APIOptions = append(o.APIOptions, d.guard("cloudwatch"))
+		o.Protocol = awsquery.New(schemas.GraniteServiceVersion20100801) // which the local region speaks as well
+	})
 	d.ssm = ssm.NewFromConfig(c, func(o *ssm.Options) { o.APIOptions = append(o.APIOptions, d.guard("ssm")) })
 	d.sts = sts.NewFromConfig(c, func(o *sts.Options) { o.APIOptions = append(o.APIOptions, d.guard("sts")) })
 	d.s3 = s3.NewFromConfig(c, func(o *s3.Options) {

@@ -68,6 +68,9 @@ type Config struct {
 	// TestLaunching is how many of those may be on their way into service at
 	// once; 0: as many as want to.
 	TestLaunching int
+	// Figures is how long the periods of a load balancer's figures are; 0: a
+	// minute, as on AWS.
+	Figures time.Duration
 	// Chaos allows that things go wrong on purpose.
 	Chaos bool
 
@@ -234,7 +237,7 @@ func open(ctx context.Context, cfg Config) (*Control, error) {
 		st.Close()
 		return nil, err
 	}
-	d, err := cloud.New(ctx, cloud.Config{Limiter: c.limiter, Answered: c.metrics.Call, Endpoint: os.Getenv("AWS_ENDPOINT_URL"), Owner: owner, Store: st, Clock: clk, Log: cfg.Log, Epoch: reconcile.Epoch})
+	d, err := cloud.New(ctx, cloud.Config{Limiter: c.limiter, Answered: c.metrics.Call, Endpoint: os.Getenv("AWS_ENDPOINT_URL"), Owner: owner, Store: st, Clock: clk, Log: cfg.Log, Epoch: reconcile.Epoch, Figures: cfg.Figures})
 	if err != nil {
 		st.Close()
 		return nil, err

@@ -241,7 +241,13 @@ func (p *planner) shift() Decision {
 		if s.Back {
 			reason = fmt.Sprintf("generation %d serves again; generation %d ends its requests", w.Number, p.from.Number)
 		}
+		if n := p.o.Verdict.Note; n != "" {
+			reason += "; " + n
+		}
 		return Decision{Action: Wait, Number: w.Number, Rule: "soak", Until: s.Soak, Reason: reason}
+	}
+	if p.from != nil && !s.Back && p.o.Verdict.Waiting != "" {
+		return Decision{Action: Wait, Number: w.Number, Rule: "analysis", Reason: fmt.Sprintf("generation %d has soaked; %s", w.Number, p.o.Verdict.Waiting)}
 	}
 	return Decision{Action: Settle, Number: w.Number, Reason: "its soak is over"}
 }
@@ -278,6 +284,9 @@ func (p *planner) judge(share int) Decision {
 	reason := fmt.Sprintf("generation %d has %d %% of the traffic", p.want.Number, share)
 	if s.Note != "" {
 		reason += "; " + s.Note
+	}
+	if n := p.o.Verdict.Note; n != "" {
+		reason += "; " + n
 	}
 	if p.o.Now.Before(over) {
 		return Decision{Action: Wait, Number: p.want.Number, Rule: "traffic-step", Until: over, Reason: reason}

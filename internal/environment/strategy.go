@@ -20,6 +20,10 @@ type Strategy struct {
 	Soak    time.Duration `json:"soak,omitempty"`    // what served before stays so long after all traffic has moved
 	Check   string        `json:"check,omitempty"`   // command of the team's that judges a step; a path in the blueprint
 	Manual  bool          `json:"manual,omitempty"`  // people decide whether to go back
+
+	// MaxErrors is how many requests in a hundred may be answered with 5xx by
+	// the new generation, by the load balancer's figures; 0 = nobody looks.
+	MaxErrors float64 `json:"max_errors,omitempty"`
 }
 
 // steps are the shares that are gone through.
@@ -106,4 +110,5 @@ type Back struct {
 type Verdict struct {
 	Bad     string // why it must not have more traffic, or any
 	Waiting string // what is not known yet
+	Note    string // what was seen, where nothing speaks against it
 }

@@ -22,6 +22,7 @@ import (
 	"time"
 
 	"github.com/dayfly-infra/dayfly/internal/fault"
+	"github.com/dayfly-infra/dayfly/internal/region/cloudwatch"
 )
 
 // Config of a region.
@@ -189,7 +190,8 @@ func freeInternet(tag string) (netip.Prefix, error) {
 	return netip.Prefix{}, &fault.Error{Kind: fault.Failed, Op: "start the region", Message: "no part of 100.64.0.0/10 is free on this machine"}
 }
 
-// Environment is what points an AWS client at the region in that folder.
+// Environment is what points an AWS client at the region in that folder, and how
+// short the periods of a load balancer's figures are here.
 func Environment(dir string) (map[string]string, error) {
 	id, err := readIdentity(filepath.Join(dir, "region.json"))
 	if err != nil {
@@ -198,6 +200,7 @@ func Environment(dir string) (map[string]string, error) {
 	return map[string]string{
 		"AWS_ENDPOINT_URL": "http://" + id.Listen, "AWS_REGION": id.Region, "AWS_DEFAULT_REGION": id.Region,
 		"AWS_ACCESS_KEY_ID": id.AccessKeyID, "AWS_SECRET_ACCESS_KEY": id.SecretAccessKey,
+		"DAYFLY_FIGURES_PERIOD": cloudwatch.Step.String(),
 	}, nil
 }
 

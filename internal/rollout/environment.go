@@ -7,6 +7,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/dayfly-infra/dayfly/internal/blocker"
@@ -20,7 +21,12 @@ import (
 )
 
 // Environments is the loop that moves environments between generations.
-type Environments struct{ Config }
+type Environments struct {
+	Config
+
+	mu      sync.Mutex
+	counted map[string]counted // by environment
+}
 
 // slack is what a fleet may take beside the hand-off: launching, health checks.
 const slack = 5 * time.Minute
@@ -65,7 +71,7 @@ func (l *Environments) Reconcile(ctx context.Context, name string) (time.Duratio
 	if err != nil {
 		return 0, err
 	}
-	if o.Verdict, err = l.judge(ctx, e, o); err != nil {
+	if o.Verdict, err = l.judge(ctx, e, o, listener); err != nil {
 		return 0, err
 	}
 	d := environment.Plan(e, o)
@@ -385,6 +391,10 @@ func (l *Environments) wait(e *environment.Environment, o environment.Observed, 
 		on, action = "listener/"+e.Name, "dayfly env destroy "+e.Name+", then deploy again"
 	case "deleting":
 		on = "environment/" + e.Name
+	case "analysis":
+		if e.Shift != nil {
+			action = "dayfly rollback " + e.Name + " goes back"
+		}
 	case "analysis-failed":
 		action = "dayfly rollback " + e.Name + " goes back"
 	case "soak", "traffic-step":

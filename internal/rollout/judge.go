@@ -1,10 +1,12 @@
 package rollout
 
 import (
+	"cmp"
 	"context"
 	"encoding/base64"
 	"fmt"
 	"io/fs"
+	"slices"
 	"strings"
 	"time"
 
@@ -17,23 +19,81 @@ import (
 // checkTime is how long a team's check of a deploy may run.
 const checkTime = 10 * time.Minute
 
-// judge asks what can be known of the generation that traffic moves to: the
-// team's own check. It asks only while that decides something.
-func (l *Environments) judge(ctx context.Context, e environment.Environment, o environment.Observed) (environment.Verdict, error) {
+// judge asks what can be known of the generation that traffic moves to: the load
+// balancer's figures and the team's own check. It asks only while that decides
+// something.
+func (l *Environments) judge(ctx context.Context, e environment.Environment, o environment.Observed, listener string) (environment.Verdict, error) {
 	s := e.Shift
 	if s == nil || s.Back || s.From == 0 || s.Since.IsZero() || e.Back != nil || e.Destroy || s.To != e.Want {
+		l.forget(e.Name)
 		return environment.Verdict{}, nil
 	}
 	g := generation(o, s.To)
 	if g.Phase != environment.Serving {
 		return environment.Verdict{}, nil
 	}
-	var v environment.Verdict
-	var err error
-	if e.Strategy.Check != "" && !s.Checked {
-		v, err = l.check(ctx, e, o, g)
+	v, err := l.counts(ctx, e, o, listener, g)
+	if err != nil || v.Bad != "" || e.Strategy.Check == "" || s.Checked {
+		return v, err
 	}
-	return v, err
+	w, err := l.check(ctx, e, o, g)
+	return environment.Verdict{Bad: w.Bad, Waiting: cmp.Or(w.Waiting, v.Waiting), Note: cmp.Or(w.Note, v.Note)}, err
+}
+
+// counted is what a load balancer had counted of an environment's generations.
+type counted struct {
+	shift   environment.Shift // whose figures they are
+	asked   time.Time
+	figures []cloud.Figures
+	err     error
+}
+
+// counts judges by the load balancer's figures. They are asked for a few times
+// in each of their periods, however often the loop looks. What cannot be read is
+// waited for: nothing goes on that nobody judges, and people can still go back.
+func (l *Environments) counts(ctx context.Context, e environment.Environment, o environment.Observed, listener string, g environment.Generation) (environment.Verdict, error) {
+	if !e.Strategy.Watches() || listener == "" || o.ListenerGone {
+		return environment.Verdict{}, nil
+	}
+	old := generation(o, e.Shift.From)
+	period := l.Cloud.FiguresPeriod()
+	l.mu.Lock()
+	c, known := l.counted[e.Name]
+	l.mu.Unlock()
+	if !known || c.shift.To != g.Number || !c.shift.Since.Equal(e.Shift.Since) || o.Now.Sub(c.asked) >= period/4 {
+		from, _ := environment.Window(e.Shift.Since, o.Now, period)
+		c = counted{shift: *e.Shift, asked: o.Now}
+		if from.Before(o.Now) {
+			c.figures, c.err = l.Cloud.Figures(ctx, listener, slices.Concat(g.TargetGroups, old.TargetGroups), from, o.Now)
+		}
+		if c.err != nil && interrupted(c.err) {
+			return environment.Verdict{}, c.err
+		}
+		l.mu.Lock()
+		if l.counted == nil {
+			l.counted = map[string]counted{}
+		}
+		l.counted[e.Name] = c
+		l.mu.Unlock()
+	}
+	if c.err != nil {
+		return environment.Verdict{Waiting: "the load balancer's figures cannot be read: " + c.err.Error()}, nil
+	}
+	of := func(g environment.Generation) (out []environment.Figures) {
+		for _, f := range c.figures {
+			if slices.Contains(g.TargetGroups, f.TargetGroup) {
+				out = append(out, environment.Figures{At: f.At, Requests: f.Requests, Errors: f.Errors})
+			}
+		}
+		return out
+	}
+	return e.Strategy.Judge(of(g), of(old), e.Shift.Since, o.Now, period), nil
+}
+
+func (l *Environments) forget(name string) {
+	l.mu.Lock()
+	delete(l.counted, name)
+	l.mu.Unlock()
 }
 
 // check runs the team's command on an instance of the new generation, once at

@@ -37,6 +37,8 @@ type Cloud interface {
 	Targets(ctx context.Context, targetGroup string) ([]cloud.Target, error)
 	SetListener(ctx context.Context, in cloud.Intent, listener string, weights []cloud.Weight) error
 	ListenerWeights(ctx context.Context, listener string) ([]cloud.Weight, error)
+	Figures(ctx context.Context, listener string, targetGroups []string, from, to time.Time) ([]cloud.Figures, error)
+	FiguresPeriod() time.Duration
 	EnsureListener(ctx context.Context, in cloud.Intent, loadBalancer string, port int, tags cloud.Tags) (string, error)
 	DeleteListener(ctx context.Context, in cloud.Intent, listener string) error
 	ListObjects(ctx context.Context, prefix string) ([]string, error)

@@ -1350,6 +1350,8 @@ export interface components {
         EnvironmentStrategy: {
             check?: string;
             manual?: boolean;
+            /** Format: double */
+            max_errors?: number;
             /** Format: int64 */
             pause?: number;
             replace?: string;

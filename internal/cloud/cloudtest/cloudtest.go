@@ -33,6 +33,8 @@ type Cloud struct {
 	Plan func(s cloud.StackInput) Plan
 	// Exec plays a command: its result, after how long, and what it leaves.
 	Exec func(c *Cloud, cmd cloud.Command) (cloud.CommandResult, time.Duration)
+	// Rate is how many requests in a second come to each listener.
+	Rate float64
 	// Fail may refuse a call, such as "ec2:CreateImage", before it has an effect.
 	Fail func(op, object string) error
 
@@ -53,6 +55,8 @@ type Cloud struct {
 	effects    map[string]any // result by intent
 	made       map[string]int // how often an intent made something
 	calls      map[string]int // by operation
+	figures    map[string]map[time.Time]figure
+	countedTo  time.Time
 }
 
 // Plan is the fate of a stack.
@@ -66,13 +70,14 @@ type Plan struct {
 	Report    []byte        // what a failed hand-off reports
 	Protected bool          // its instances are protected from scale-in
 	Undelete  int           // so many deletions fail
+	Errors    float64       // share of the requests to its instances that are answered with 5xx
 }
 
 // New makes an empty cloud.
 func New(c clock.Clock) *Cloud {
 	return &Cloud{
 		Clock: c, stacks: map[string]*stack{}, listeners: map[string]*listener{}, groups: map[string]*group{}, instances: map[string]*instance{}, images: map[string]*image{},
-		commands: map[string]*command{}, objects: map[string][]byte{}, written: map[string]time.Time{}, parameters: map[string]string{}, effects: map[string]any{}, made: map[string]int{}, calls: map[string]int{},
+		commands: map[string]*command{}, objects: map[string][]byte{}, written: map[string]time.Time{}, parameters: map[string]string{}, effects: map[string]any{}, made: map[string]int{}, calls: map[string]int{}, figures: map[string]map[time.Time]figure{},
 	}
 }
 

@@ -145,6 +145,7 @@ func (c *Cloud) StackParameter(stack, name string) string {
 
 // pass takes everything to where it is at a time.
 func (c *Cloud) pass(now time.Time) {
+	c.count(now)
 	for _, s := range c.stacks {
 		switch {
 		case s.Status == "CREATE_IN_PROGRESS" && s.plan.Hang:

@@ -15,7 +15,7 @@ type Bucket struct{ Burst, Rate float64 }
 type Buckets struct{ Requests, Things Bucket }
 
 // EC2 publishes its buckets, S3 the rates of a prefix, Systems Manager those of
-// its Parameter Store. For the others nothing is published: what stands here
+// its Parameter Store, CloudWatch those of GetMetricData. For the others nothing is published: what stands here
 // is what accounts are known to have, and the answers correct it.
 var (
 	special = map[string]Buckets{
@@ -35,6 +35,7 @@ var (
 	reads = map[string]Bucket{
 		"ec2": {100, 20}, "cloudformation": {100, 20}, "autoscaling": {100, 20}, "elasticloadbalancing": {100, 20},
 		"ssm": {100, 20}, "s3": {5500, 5500}, "sts": {100, 50},
+		"cloudwatch": {50, 50},
 	}
 	writes = map[string]Bucket{
 		"ec2": {50, 5}, "cloudformation": {50, 5}, "autoscaling": {50, 5}, "elasticloadbalancing": {50, 5},

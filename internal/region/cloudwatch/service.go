@@ -28,9 +28,11 @@ var names = [Metrics]string{"RequestCount", "HTTPCode_Target_2XX_Count", "HTTPCo
 
 const (
 	namespace = "AWS/ApplicationELB"
-	step      = 5 * time.Second // of what is kept
 	keep      = 3 * time.Hour
 )
+
+// Step is the shortest period that can be asked for.
+const Step = 5 * time.Second
 
 // Count is what a target group got since its beginning.
 type Count struct {
@@ -91,7 +93,7 @@ func (s *Service) Run(ctx context.Context) error {
 		now := s.c.Clock.Now()
 		select {
 		case <-ctx.Done():
-		case <-s.c.Clock.After(now.Truncate(step).Add(step).Sub(now)):
+		case <-s.c.Clock.After(now.Truncate(Step).Add(Step).Sub(now)):
 		}
 	}
 	return nil
@@ -105,7 +107,7 @@ func (s *Service) Sample(ctx context.Context) {
 		s.c.Log.Warn("load balancers that could not be asked for their counts", "err", err)
 	}
 	now := s.c.Clock.Now()
-	at := now.Add(-time.Millisecond).Truncate(step).UTC() // a sample on the border ends the step before it
+	at := now.Add(-time.Millisecond).Truncate(Step).UTC() // a sample on the border ends the step before it
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	told := map[string]bool{}
