@@ -49,6 +49,8 @@ var Needs = map[string]Role{
 	"whoami":            Viewer,
 	"list-instances":    Viewer,
 	"list-fleets":       Viewer,
+	"list-currency":     Viewer,
+	"list-freezes":      Viewer,
 	"get-instance-logs": Viewer,
 	"list-events":       Viewer,
 	"get-metrics":       Viewer,
@@ -82,6 +84,9 @@ var Needs = map[string]Role{
 	"release-instance": Operator,
 	"exec-bake":        Operator,
 	"quarantine-image": Operator,
+	"revoke-image":     Operator,
+	"freeze":           Operator,
+	"unfreeze":         Operator,
 
 	"set-trigger":    Operator, // names secrets of the server
 	"delete-trigger": Operator,

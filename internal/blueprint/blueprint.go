@@ -104,8 +104,9 @@ type Environment struct {
 	Touched    string        // what becomes of instances that somebody changed: replace (default) or report
 	Standing   bool          // lease: standing: it is renewed as long as nobody destroys the environment
 	Strategy   environment.Strategy
-	Image      string            // channel, default <name>/candidate
-	Parameters map[string]string // for both templates, where they have them
+	Image      string             // channel, "" = the image of the blueprint's own inputs
+	Follow     environment.Follow // of that channel; After has names of this blueprint
+	Parameters map[string]string  // for both templates, where they have them
 }
 
 // Instances is how many are launched so that Size are left when Survive zones

@@ -206,15 +206,12 @@ func (r *reader) environments(o *object, boot string) map[string]Environment {
 			Size:       e.int("size", 3, 1, 1000),
 			Zones:      e.int("zones", 3, 1, 6),
 			Standing:   standing(e.node("lease")),
-			Image:      e.string("image", ""),
 			MaxAge:     e.duration("max_age", 0, 10*time.Minute, maxLease),
 			Touched:    e.oneOf("touched", "replace", "replace", "report"),
 			Parameters: e.parameters("parameters"),
 		}
 		one := out[k]
-		if ch, ok := strings.CutPrefix(one.Image, o.string("name", "")+"/"); one.Image != "" && (!ok || !nameForm.MatchString(ch)) {
-			r.problem(e.position("image"), "such as: image: "+o.string("name", "shop")+"/stable", "environments.%s.image must be a channel of this blueprint", k)
-		}
+		one.Image, one.Follow = r.follow(e, x.node(k), o.string("name", ""), k, x.order)
 		if one.Lease = day; !one.Standing {
 			one.Lease = e.duration("lease", day, time.Minute, maxLease)
 		}
@@ -237,6 +234,7 @@ func (r *reader) environments(o *object, boot string) map[string]Environment {
 		out[k] = one
 		e.done()
 	}
+	r.circles(x, out)
 	if len(out) == 0 {
 		r.problem(x.at, "environments: { dev: { size: 3 } }", "environments must have at least one environment")
 	}

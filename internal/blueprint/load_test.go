@@ -215,3 +215,46 @@ func FuzzLoad(f *testing.F) {
 		}
 	})
 }
+
+func TestFollow(t *testing.T) {
+	load := func(image string) (*Blueprint, []Problem) {
+		b, ps, err := Load(folder(strings.Replace(good, "size: 45, lease: 24h", "size: 45, lease: 24h, image: "+image, 1)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return b, ps
+	}
+	b, ps := load("shop/stable")
+	if len(ps) > 0 || b.Environments["dev"].Image != "shop/stable" || b.Environments["dev"].Follow.Channel != "shop/stable" {
+		t.Errorf("%v", ps)
+	}
+	b, ps = load(`{ channel: shop/stable, within: 2h, windows: ["mon-fri 09:00-16:00 Europe/Berlin"] }`)
+	if f := b.Environments["dev"].Follow; len(ps) > 0 || f.Channel != "shop/stable" || f.Within != 2*time.Hour || len(f.Windows) != 1 || b.Environments["dev"].Image != "shop/stable" {
+		t.Errorf("%+v %v", f, ps)
+	}
+	for image, want := range map[string]string{
+		"other/stable":                           "must be a channel of this blueprint",
+		`""`:                                     "must be a channel of this blueprint",
+		"{ after: [dev] }":                       "must be a channel of this blueprint",
+		"{ channel: shop/stable, wait: 1h }":     "no environment in which it could have run",
+		"{ channel: shop/stable, after: [dev] }": "no other environment",
+		"{ channel: shop/stable, after: [staging] }":          "no other environment",
+		"{ channel: shop/stable, windows: [\"whenever\"] }":   "is not a window",
+		"{ channel: shop/stable, windows: \"mon 9-10 UTC\" }": "are no hours",
+		"{ channel: shop/stable, within: 1s }":                "must be from",
+		"{ channel: shop/stable, afte: [x] }":                 `did you mean "after"`,
+	} {
+		_, ps := load(image)
+		found := false
+		for _, p := range ps {
+			found = found || strings.Contains(p.String(), want) && p.Line > 0
+		}
+		if !found {
+			t.Errorf("%s: %v, want %q", image, ps, want)
+		}
+	}
+	circle := strings.Replace(good, "  dev: { size: 45, lease: 24h", "  one: { size: 1, image: { channel: shop/stable, after: [two] } }\n  two: { size: 1, image: { channel: shop/stable, after: [one] } }\n  dev: { size: 45, lease: 24h", 1)
+	if _, ps, _ := Load(folder(circle)); len(ps) != 2 || !strings.Contains(ps[0].Message, "would wait for itself") {
+		t.Errorf("%v", ps)
+	}
+}

@@ -7,6 +7,7 @@ import (
 
 	"github.com/dayfly-infra/dayfly/internal/bake"
 	"github.com/dayfly-infra/dayfly/internal/blocker"
+	"github.com/dayfly-infra/dayfly/internal/currency"
 	"github.com/dayfly-infra/dayfly/internal/environment"
 	"github.com/dayfly-infra/dayfly/internal/event"
 	"github.com/dayfly-infra/dayfly/internal/image"
@@ -23,6 +24,7 @@ var kinds = map[string]differ{
 	instance.FleetKind:         of(instance.FleetKind, keeps, func(f *instance.Fleet) *string { return &f.Op }, fleets),
 	bake.Kind:                  of(bake.Kind, keeps, func(b *bake.Bake) *string { return &b.Op }, bakes),
 	image.Kind:                 of(image.Kind, keeps, func(i *image.Image) *string { return &i.Op }, images),
+	currency.FreezeKind:        of(currency.FreezeKind, follows, func(f *currency.Freeze) *string { return &f.Op }, freezes),
 	image.ChannelKind:          of(image.ChannelKind, follows, func(c *image.Channel) *string { return &c.Op }, channels),
 	pipeline.Kind:              of(pipeline.Kind, keeps, func(r *pipeline.Run) *string { return &r.Op }, runs),
 }
@@ -64,7 +66,7 @@ func environments(r *report, old, cur *environment.Environment) {
 		old = &environment.Environment{}
 	}
 	if n := cur.Next; n != nil && (old.Next == nil || !old.Next.Asked.Equal(n.Asked)) {
-		r.add(event.Info, "DeployRequested", "a deploy of %d instances is asked for", n.Size).By = n.By
+		r.add(event.Info, "DeployRequested", "a deploy of %d instances is asked for%s", n.Size, because(n.Why)).By = n.By
 	}
 	if n, o := cur.Next, old.Next; n != nil {
 		if o == nil {
@@ -290,6 +292,8 @@ func images(r *report, old, cur *image.Image) {
 	case cur == nil:
 	case old == nil:
 		r.info("ImageCreated", "%s is sealed, and %d checks on two fresh instances passed", cur.AMI, len(cur.Checks))
+	case !cur.Revoked.IsZero() && old.Revoked.IsZero():
+		r.fail("ImageRevoked", "nothing is launched from it any more, and what runs from it is replaced: %s", line(cur.Why))
 	case cur.State == old.State:
 	case cur.State == image.Quarantined:
 		r.fail("ImageQuarantined", "it is not launched any more: %s", line(cur.Why))
@@ -299,6 +303,15 @@ func images(r *report, old, cur *image.Image) {
 		r.info("ImageVerified", "it is promoted")
 	case cur.State == image.Retired:
 		r.info("ImageRetired", "it is not launched any more")
+	}
+}
+
+func freezes(r *report, old, cur *currency.Freeze) {
+	switch {
+	case cur == nil:
+		r.info("Thawed", "its freeze is over")
+	case old == nil || old.Why != cur.Why || !old.Until.Equal(cur.Until):
+		r.warn("Frozen", "%s", line(cur.Sentence()))
 	}
 }
 

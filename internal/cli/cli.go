@@ -39,12 +39,14 @@ type root struct {
 	Check    checkCmd    `cmd:"" help:"Check a blueprint: dayfly.yaml, files, templates."`
 	Bake     bakeCmd     `cmd:"" help:"Make the blueprint's machine image, or find the one that is there; look into a bake that failed."`
 	Images   imagesCmd   `cmd:"" help:"List images, or remove one."`
-	Image    imageCmd    `cmd:"" help:"Show one image, or put it into quarantine."`
+	Image    imageCmd    `cmd:"" help:"Show one image, promote, revoke or quarantine it; say how current environments are."`
 	Release  releaseCmd  `cmd:"" help:"Resolve the most recent release in the box, or list releases."`
 	Deploy   deployCmd   `cmd:"" help:"Launch an environment with the most recent release."`
 	Redeploy redeployCmd `cmd:"" help:"Deploy an environment again with the most recent release, with the blueprint that the server has: dayfly redeploy shop-dev"`
 	Env      envCmd      `cmd:"" help:"List, show and destroy environments."`
 	Rollback rollbackCmd `cmd:"" help:"Go back to what served before: dayfly rollback shop-production."`
+	Freeze   freezeCmd   `cmd:"" help:"Keep an environment, or all, as it is, or list what is frozen: dayfly freeze shop-production --why audit --for 12h."`
+	Unfreeze unfreezeCmd `cmd:"" help:"End a freeze: dayfly unfreeze shop-production."`
 	Instance instanceCmd `cmd:"" help:"List and show instances; keep one for a look, or have one replaced."`
 	Test     testCmd     `cmd:"" help:"Run the blueprint's suites side by side, each in an environment of its own."`
 	Runs     runCmd      `cmd:"" name:"run" aliases:"runs" help:"Start, follow and decide runs of the pipeline: gates, manual suites, results."`

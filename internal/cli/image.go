@@ -28,6 +28,8 @@ type imageCmd struct {
 	Promote    imagePromoteCmd    `cmd:"" help:"Point a channel to an image: dayfly image promote shop-0123456789abcdef stable --why 'ran in staging for a day'."`
 	Lineage    imageLineageCmd    `cmd:"" help:"Say what an image comes from, what was made from it, and who runs it."`
 	Channels   imageChannelsCmd   `cmd:"" help:"List channels, with who moved them, when and why."`
+	Currency   imageCurrencyCmd   `cmd:"" help:"Say which image each environment runs and shall run, when it will be there, and what it waits for: dayfly image currency --late."`
+	Revoke     imageRevokeCmd     `cmd:"" help:"Let nothing be launched from an image any more, and replace what runs from it: dayfly image revoke shop-0123456789abcdef --why CVE-2026-1."`
 	Quarantine imageQuarantineCmd `cmd:"" help:"Let nothing be launched from an image any more: dayfly image quarantine shop-0123456789abcdef --why CVE-2026-1."`
 	Release    imageReleaseCmd    `cmd:"" help:"End an image's quarantine."`
 }

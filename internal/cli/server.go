@@ -51,6 +51,7 @@ type runFlags struct {
 	TestInstances int           `help:"Instances that the environments of all runs may have at once; 0: no limit." default:"0" env:"DAYFLY_TEST_INSTANCES" placeholder:"N"`
 	TestLaunching int           `help:"Instances of all runs that may be on their way into service at once; 0: no limit. Where they share one machine, such as with the local region, 45 for each core keeps them from slowing each other down." default:"0" env:"DAYFLY_TEST_LAUNCHING" placeholder:"N"`
 	Figures       time.Duration `name:"figures-period" help:"How long the periods of the load balancer's figures are, by which deploys are judged. AWS counts by the minute; dayfly region env sets what the local region does." default:"1m" env:"DAYFLY_FIGURES_PERIOD" placeholder:"DURATION"`
+	ImageBudget   int           `help:"Instances that may be launched at once because of a new image, over all environments; one that is larger goes alone. 0: no limit." default:"0" env:"DAYFLY_IMAGE_BUDGET" placeholder:"N"`
 	Chaos         bool          `help:"Allow dayfly chaos, which lets things go wrong on purpose." env:"DAYFLY_CHAOS"`
 
 	SigningKey         string `help:"Private key (Ed25519, PEM, mode 0600) that signs how each image was made." type:"path" env:"DAYFLY_SIGNING_KEY" placeholder:"FILE"`
@@ -60,7 +61,7 @@ type runFlags struct {
 
 // args gives the flags to the server's own process.
 func (f runFlags) args() []string {
-	out := []string{fmt.Sprint("--test-instances=", f.TestInstances), fmt.Sprint("--test-launching=", f.TestLaunching), fmt.Sprint("--chaos=", f.Chaos), fmt.Sprint("--figures-period=", f.Figures)}
+	out := []string{fmt.Sprint("--test-instances=", f.TestInstances), fmt.Sprint("--test-launching=", f.TestLaunching), fmt.Sprint("--image-budget=", f.ImageBudget), fmt.Sprint("--chaos=", f.Chaos), fmt.Sprint("--figures-period=", f.Figures)}
 	for _, x := range [][2]string{{"--signing-key", f.SigningKey}, {"--trusted-keys", f.TrustedKeys}} {
 		if x[1] != "" {
 			out = append(out, x[0], x[1])
@@ -137,5 +138,5 @@ func (c *serverRunCmd) Run(ctx context.Context, a *app) error {
 		return err
 	}
 	defer lock.Close()
-	return control.Run(ctx, control.Config{Dir: a.State, Database: database, Version: a.version, Log: logger(a.err), TestInstances: c.TestInstances, TestLaunching: c.TestLaunching, Chaos: c.Chaos, Figures: c.Figures, Attestation: c.attestation(), Listen: control.Listen{Address: c.Listen, Cert: c.Cert, Key: c.Key}})
+	return control.Run(ctx, control.Config{Dir: a.State, Database: database, Version: a.version, Log: logger(a.err), TestInstances: c.TestInstances, TestLaunching: c.TestLaunching, ImageBudget: c.ImageBudget, Chaos: c.Chaos, Figures: c.Figures, Attestation: c.attestation(), Listen: control.Listen{Address: c.Listen, Cert: c.Cert, Key: c.Key}})
 }

@@ -133,6 +133,7 @@ type Group struct {
 	TargetGroups      []string // ARNs
 	Tags              map[string]string
 	Deleting          bool
+	Suspended         []string // processes, such as Launch
 }
 
 // Member is an instance of a group.

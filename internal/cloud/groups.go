@@ -52,6 +52,9 @@ func groupOf(g types.AutoScalingGroup) Group {
 		Name: aws.ToString(g.AutoScalingGroupName), Min: int(aws.ToInt32(g.MinSize)), Max: int(aws.ToInt32(g.MaxSize)), Desired: int(aws.ToInt32(g.DesiredCapacity)),
 		TargetGroups: g.TargetGroupARNs, Tags: map[string]string{}, Deleting: aws.ToString(g.Status) != "",
 	}
+	for _, p := range g.SuspendedProcesses {
+		out.Suspended = append(out.Suspended, aws.ToString(p.ProcessName))
+	}
 	for _, t := range g.Tags {
 		out.Tags[aws.ToString(t.Key)] = aws.ToString(t.Value)
 	}

@@ -2,6 +2,7 @@ package cloud
 
 import (
 	"context"
+	"slices"
 
 	"github.com/aws/aws-sdk-go-v2/service/autoscaling"
 
@@ -58,6 +59,42 @@ func (d *Driver) SetMinimum(ctx context.Context, in Intent, group string, n int)
 			}
 			_, err := d.asg.UpdateAutoScalingGroup(ctx, &autoscaling.UpdateAutoScalingGroupInput{AutoScalingGroupName: &group, MinSize: new(int32(n))})
 			return true, translate(op, group, err)
+		},
+	})
+	return err
+}
+
+// launch is the Auto Scaling process that makes instances.
+const launch = "Launch"
+
+// SuspendLaunches lets a group launch nothing any more, not even for what dies.
+func (d *Driver) SuspendLaunches(ctx context.Context, in Intent, group string) error {
+	return d.launches(ctx, in, "autoscaling:SuspendProcesses", group, true, func(ctx context.Context) error {
+		_, err := d.asg.SuspendProcesses(ctx, &autoscaling.SuspendProcessesInput{AutoScalingGroupName: &group, ScalingProcesses: []string{launch}})
+		return err
+	})
+}
+
+// ResumeLaunches ends that.
+func (d *Driver) ResumeLaunches(ctx context.Context, in Intent, group string) error {
+	return d.launches(ctx, in, "autoscaling:ResumeProcesses", group, false, func(ctx context.Context) error {
+		_, err := d.asg.ResumeProcesses(ctx, &autoscaling.ResumeProcessesInput{AutoScalingGroupName: &group, ScalingProcesses: []string{launch}})
+		return err
+	})
+}
+
+func (d *Driver) launches(ctx context.Context, in Intent, op, group string, suspended bool, call func(context.Context) error) error {
+	_, err := perform(ctx, d, in, action[bool]{
+		op: op, input: group,
+		find: func(ctx context.Context, _ *IntentRecord) (bool, bool, error) {
+			g, err := d.groupOfOurs(ctx, op, group)
+			return true, err == nil && slices.Contains(g.Suspended, launch) == suspended, err
+		},
+		call: func(ctx context.Context, _ *IntentRecord) (bool, error) {
+			if _, err := d.groupOfOurs(ctx, op, group); err != nil {
+				return false, err
+			}
+			return true, translate(op, group, call(ctx))
 		},
 	})
 	return err

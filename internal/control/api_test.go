@@ -169,13 +169,14 @@ func TestDocument(t *testing.T) {
 		// One that ran something else before.
 		kept := environment.Environment{Name: "shop-kept", Blueprint: "shop", Purpose: "dev", Files: w.files, Image: im.Name, Want: 7, Serving: 7, Phase: environment.Serving, Deadline: time.Now().Add(time.Hour),
 			Good: []environment.Version{{Generation: 6, Image: "shop-before", Release: w.env().Release, Files: w.files, Size: 1}}}
-		if err := w.store.Apply(t.Context(), store.NoEpoch, store.Put(environment.Kind, kept.Name, 0, kept)); err != nil {
+		before, bad := image.Image{Name: "shop-before", Blueprint: "shop", State: image.Verified}, image.Image{Name: "shop-bad", Blueprint: "shop", State: image.Verified}
+		if err := w.store.Apply(t.Context(), store.NoEpoch, store.Put(environment.Kind, kept.Name, 0, kept), store.Put(image.Kind, before.Name, 0, before), store.Put(image.Kind, bad.Name, 0, bad)); err != nil {
 			t.Fatal(err)
 		}
 		value := map[string][]string{"roll-back/name": {"nothing", kept.Name, kept.Name}, "name": {"nothing", "shop-dev", run.Name, im.Name}, "suite": {"api"}, "file": {"junit.xml"}, "object": {"", "shop-dev"}, "limit": {"1"}, "to": {im.Name}, "set-trigger/name": {"nightly"}, "delete-trigger/name": {"nothing", "nightly"}, "stage": {"go"}, "path": {"junit.xml"},
 			"decide-gate/name": {gated}, "judge-suite/name": {manual}, "judge-suite/suite": {"one"}, "attach/name": {manual}, "attach/suite": {"two"}, "get-artifact/name": {"nothing", run.Name},
 			"deploy-again/name": {"nothing", "shop-short"}, "get-instance-logs/name": {"i-nothing", w.instances(1)[0].ID},
-			"exec-bake/name": {broken.Name}, "cancel-bake/name": {broken.Name}, "quarantine-image/name": {im.Name}, "delete-image/name": {"nothing", spare}, "revoke-token/name": {"nothing", revoked.ID}}
+			"exec-bake/name": {broken.Name}, "cancel-bake/name": {broken.Name}, "quarantine-image/name": {im.Name}, "revoke-image/name": {"nothing", bad.Name}, "freeze/name": {"nothing", kept.Name}, "unfreeze/name": {"nothing", kept.Name}, "delete-image/name": {"nothing", spare}, "revoke-token/name": {"nothing", revoked.ID}}
 		// Those that serve when they are asked for: a deploy comes before.
 		ids := sync.OnceValue(func() (ids []string) {
 			w.wait("the environment is at rest", func() bool {

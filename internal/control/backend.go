@@ -167,7 +167,12 @@ func wish(e *environment.Environment, name string, b *blueprint.Blueprint, want 
 	}
 	e.Parameters, e.Deadline, e.Next, e.Error = want.Parameters, change.Asked.Add(want.Lease), change, ""
 	e.MaxAge, e.Touched, e.LeaseMax, e.Notice = want.MaxAge, want.Touched, want.LeaseMax, ""
-	e.Standing, change.Strategy = want.Standing, want.Strategy
+	e.Standing, change.Strategy, e.Follow = want.Standing, want.Strategy, want.Follow
+	e.Follow.After = nil // environments of a blueprint are named by a deploy without --name
+	for _, purpose := range want.Follow.After {
+		e.Follow.After = append(e.Follow.After, b.Name+"-"+purpose)
+	}
+	e.Accept(change.Image) // who deploys it wants to try it again
 }
 
 // tested refuses a deploy past the pipeline of an environment that a stage of
@@ -190,6 +195,9 @@ func tested(b *blueprint.Blueprint, d server.Deploy) error {
 func (c *Control) admit(ctx context.Context, name, blueprint string) (environment.Environment, int64, error) {
 	conflict := func(message, hint string) (environment.Environment, int64, error) {
 		return environment.Environment{}, 0, &fault.Error{Kind: fault.Conflict, Op: "deploy", Object: name, Message: message, Hint: hint}
+	}
+	if err := c.frozen(ctx, name); err != nil {
+		return environment.Environment{}, 0, err
 	}
 	e, version, err := store.Get[environment.Environment](ctx, c.store, environment.Kind, name)
 	switch {
@@ -276,7 +284,7 @@ func (c *Control) DeleteImage(ctx context.Context, name string) error {
 		}
 	}
 	for _, e := range es {
-		if good, ok := e.LastGood(); ok && e.Phase != environment.Gone && good.Image == name {
+		if good, ok := e.LastGood(func(string) bool { return true }); ok && e.Phase != environment.Gone && good.Image == name {
 			return &fault.Error{
 				Kind: fault.Conflict, Op: "remove the image", Object: name, Message: "it is the last good one of the environment " + e.Name + ": rolling back would need it",
 				Hint: "deploy a newer image to " + e.Name + ", which then has a later one to go back to, or dayfly env destroy " + e.Name,

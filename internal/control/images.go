@@ -3,6 +3,7 @@ package control
 import (
 	"context"
 	"fmt"
+	"time"
 
 	"github.com/dayfly-infra/dayfly/internal/access"
 	"github.com/dayfly-infra/dayfly/internal/fault"
@@ -27,7 +28,7 @@ func (c *Control) Quarantine(ctx context.Context, name string, q server.Quaranti
 		case q.Quarantined:
 			i.State, i.Why = image.Quarantined, why
 		case i.State == image.Quarantined:
-			i.State, i.Why = image.Candidate, "out of quarantine: "+why
+			i.State, i.Why, i.Revoked = image.Candidate, "out of quarantine: "+why, time.Time{}
 		default:
 			return &fault.Error{Kind: fault.Conflict, Op: "end the quarantine", Object: "image " + name, Message: "the image is " + string(i.State) + ", not quarantined"}
 		}

@@ -33,6 +33,7 @@ func (c *Control) measure() {
 			}
 			return time.Time{}, 0
 		},
+		Currency: c.Currency,
 	})
 }
 

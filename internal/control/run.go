@@ -40,6 +40,7 @@ import (
 	"github.com/dayfly-infra/dayfly/internal/operation"
 	"github.com/dayfly-infra/dayfly/internal/pipeline"
 	"github.com/dayfly-infra/dayfly/internal/reconcile"
+	"github.com/dayfly-infra/dayfly/internal/renew"
 	"github.com/dayfly-infra/dayfly/internal/resolve"
 	"github.com/dayfly-infra/dayfly/internal/rollout"
 	"github.com/dayfly-infra/dayfly/internal/server"
@@ -71,6 +72,9 @@ type Config struct {
 	// Figures is how long the periods of a load balancer's figures are; 0: a
 	// minute, as on AWS.
 	Figures time.Duration
+	// ImageBudget is how many instances may be launched for new images at once;
+	// 0: as many as are due.
+	ImageBudget int
 	// Chaos allows that things go wrong on purpose.
 	Chaos bool
 
@@ -277,6 +281,7 @@ func (c *Control) wire(agent, probe []byte, openBox func(address string) (box.Bo
 		c.bakes,
 		&rollout.Foundations{Config: rc}, &rollout.Generations{Config: rc}, &rollout.Environments{Config: rc},
 		&advance.Loop{Store: st, Cloud: c.cloud, Blueprints: suiteFiles{c.files}, Images: c.bakes, Releases: c.resolver, Deployer: c, Metrics: c, Prover: c, Capacity: pipeline.Capacity{Instances: cfg.TestInstances, Launching: cfg.TestLaunching}, Clock: clk, Log: cfg.Log, StackName: name},
+		&renew.Loop{Store: st, Clock: clk, Log: cfg.Log, Budget: cfg.ImageBudget},
 		&heal.Loop{Store: st, Cloud: c.cloud, Clock: clk, Log: cfg.Log},
 		&trigger.Loop{Store: st, Starter: c, Clock: clk, Log: cfg.Log}, &notify.Loop{Store: st, Sender: c, Clock: clk, Log: cfg.Log},
 		expire.Environments(st, clk, cfg.Log), expire.Foundations(st, clk, cfg.Log),

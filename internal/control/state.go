@@ -12,6 +12,7 @@ import (
 
 	"github.com/dayfly-infra/dayfly/internal/bake"
 	"github.com/dayfly-infra/dayfly/internal/clock"
+	"github.com/dayfly-infra/dayfly/internal/currency"
 	"github.com/dayfly-infra/dayfly/internal/environment"
 	"github.com/dayfly-infra/dayfly/internal/image"
 	"github.com/dayfly-infra/dayfly/internal/instance"
@@ -31,7 +32,7 @@ func openStore(ctx context.Context, cfg Config, clk clock.Clock) (store.Store, e
 }
 
 // remembered are the kinds that loops read again and again.
-var remembered = []string{bake.Kind, image.Kind, image.ChannelKind, environment.Kind, environment.FoundationKind, environment.GenerationKind, instance.Kind, instance.FleetKind, pipeline.Kind, release.Kind}
+var remembered = []string{bake.Kind, image.Kind, image.ChannelKind, currency.FreezeKind, environment.Kind, environment.FoundationKind, environment.GenerationKind, instance.Kind, instance.FleetKind, pipeline.Kind, release.Kind}
 
 // IsDatabase tells whether an address is one of a database that servers share.
 func IsDatabase(address string) bool { return postgres.Is(address) }

@@ -78,7 +78,12 @@ func (a *asked) sentence(b *blocker.Blocker) string {
 // wait for; of an object that waits for nothing, how it is.
 func (c *Control) Why(ctx context.Context, object string) ([]server.Reason, error) {
 	a := &asked{object: object, now: c.clock.Now(), out: c.whyAll()}
-	err := errors.Join(
+	current := map[string]*blocker.Blocker{} // what keeps an environment from its image
+	all, err := c.Currency(ctx)
+	for _, s := range all {
+		current[s.Environment] = s.Blocker
+	}
+	err = errors.Join(err,
 		each(ctx, c, bake.Kind, func(b bake.Bake) {
 			a.add(thing{kind: bake.Kind, name: b.Name, phase: string(b.Step), waits: a.sentence(b.Blocker), other: b.Error})
 		}),
@@ -96,7 +101,7 @@ func (c *Control) Why(ctx context.Context, object string) ([]server.Reason, erro
 			a.add(thing{kind: environment.FoundationKind, name: f.Name, phase: string(f.Phase), waits: a.sentence(f.Blocker), other: f.Error})
 		}),
 		each(ctx, c, environment.Kind, func(e environment.Environment) {
-			a.add(thing{kind: environment.Kind, name: e.Name, phase: string(e.Phase), waits: a.sentence(e.Blocker), other: e.Error})
+			a.add(thing{kind: environment.Kind, name: e.Name, phase: string(e.Phase), waits: cmp.Or(a.sentence(e.Blocker), a.sentence(current[e.Name])), other: e.Error})
 		}),
 		each(ctx, c, environment.GenerationKind, func(g environment.Generation) {
 			a.add(thing{kind: environment.GenerationKind, name: environment.GenerationName(g.Environment, g.Number), parents: []string{environment.Kind + "/" + g.Environment},

@@ -70,6 +70,8 @@ type Environment struct {
 	LastBack *Back     `json:"went_back,omitzero"` // the last time that it did
 	Good     []Version `json:"good,omitempty"`     // what came through its soak, the latest first
 	Standing bool      `json:"standing,omitempty"` // its lease is renewed as long as nobody destroys it
+	Follow   Follow    `json:"follow,omitzero"`    // which images it is taken to by itself
+	Refused  []Refusal `json:"refused,omitempty"`  // images that did no good here, the latest first
 
 	Phase   Phase            `json:"phase"`
 	Address string           `json:"address,omitempty"` // URL that serves
@@ -87,6 +89,7 @@ type Change struct {
 	Release string    `json:"release,omitempty"` // release record
 	Size    int       `json:"size"`
 	By      string    `json:"by"`
+	Why     string    `json:"why,omitempty"` // where Dayfly itself asked
 	Asked   time.Time `json:"asked"`
 	// Strategy is how it is carried out; Back that it goes back to a version
 	// that was good.
@@ -134,6 +137,7 @@ type Generation struct {
 	Address      string            `json:"address,omitempty"`       // output of a fleet without foundation
 	Groups       []string          `json:"groups,omitempty"`        // Auto Scaling groups
 	TargetGroups []string          `json:"target_groups,omitempty"` // ARNs
+	Suspended    string            `json:"suspended,omitempty"`     // why its groups launch nothing, not even for what dies
 	Healthy      int               `json:"healthy"`
 	Launched     int               `json:"launched"` // instances seen, dead ones too
 	Lost         int               `json:"lost"`     // instances that were launched and never became healthy

@@ -83,13 +83,14 @@ func (e *Environment) Proved(v Version) {
 	e.Good = slices.DeleteFunc(e.Good, func(g Version) bool { return g.Image == v.Image && g.Release == v.Release && g.Files == v.Files })
 	e.Good = slices.Insert(e.Good, 0, v)
 	e.Good = e.Good[:min(len(e.Good), keepGood)]
+	e.Accept(v.Image)
 }
 
 // LastGood is the version to go back to from what serves: the last one that
-// came through its soak and is another.
-func (e *Environment) LastGood() (Version, bool) {
+// came through its soak, is another, and whose image may be launched.
+func (e *Environment) LastGood(launches func(image string) bool) (Version, bool) {
 	for _, g := range e.Good {
-		if g.Image != e.Image || g.Release != e.Release {
+		if (g.Image != e.Image || g.Release != e.Release) && launches(g.Image) {
 			return g, true
 		}
 	}
@@ -112,3 +113,6 @@ type Verdict struct {
 	Waiting string // what is not known yet
 	Note    string // what was seen, where nothing speaks against it
 }
+
+// Lasts is how long the steps take at least, before the soak.
+func (s Strategy) Lasts() time.Duration { return time.Duration(len(s.steps())-1) * s.Pause }

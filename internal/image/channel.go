@@ -31,6 +31,22 @@ func (c *Channel) Move(m Move) {
 	c.Image, c.Moved, c.By, c.Why = m.Image, m.At, m.By, m.Why
 }
 
+// Leave points a channel that points to image to the last place before that
+// may be launched from, and says whether it did: it stays where there is none.
+func (c *Channel) Leave(image string, launches func(image string) bool, m Move) bool {
+	if c.Image != image {
+		return false
+	}
+	for _, b := range c.Before {
+		if b.Image != image && launches(b.Image) {
+			m.Image = b.Image
+			c.Move(m)
+			return true
+		}
+	}
+	return false
+}
+
 var channelForm = regexp.MustCompile(`^[a-z][a-z0-9-]{0,30}[a-z0-9]$`)
 
 // ChannelName is the record's name of a blueprint's channel, which may be given

@@ -37,6 +37,7 @@ type Image struct {
 	Canaries  []Canary  `json:"canaries,omitempty"`  // fresh instances that were compared
 	Seconds   float64   `json:"seconds"`             // the bake took
 	Why       string    `json:"why,omitempty"`       // of a quarantine
+	Revoked   time.Time `json:"revoked,omitzero"`    // since then what runs from it is replaced
 	Report    string    `json:"report,omitempty"`    // object key of Puppet's last report
 	Inventory string    `json:"inventory,omitempty"` // object key of what was found on a canary
 	SBOM      string    `json:"sbom,omitempty"`      // object key of the CycloneDX document
@@ -44,6 +45,9 @@ type Image struct {
 	Attestation string `json:"attestation,omitempty"`
 	Op          string `json:"op,omitempty"` // the operation that it is part of, as in logs and events
 }
+
+// Launches tells whether instances may be launched from it.
+func (i *Image) Launches() bool { return i.State != Quarantined && i.State != Retired }
 
 // Canary is a fresh instance of an image and what made it that one.
 type Canary struct {

@@ -1,6 +1,7 @@
 package metrics
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -13,6 +14,7 @@ import (
 	"github.com/dayfly-infra/dayfly/internal/bake"
 	"github.com/dayfly-infra/dayfly/internal/blocker"
 	"github.com/dayfly-infra/dayfly/internal/clock"
+	"github.com/dayfly-infra/dayfly/internal/currency"
 	"github.com/dayfly-infra/dayfly/internal/environment"
 	"github.com/dayfly-infra/dayfly/internal/event"
 	"github.com/dayfly-infra/dayfly/internal/image"
@@ -54,7 +56,6 @@ func TestScrape(t *testing.T) {
 		store.Put(bake.Kind, "c", 0, bake.Bake{Blocker: &blocker.Blocker{Rule: "no-capacity", Since: ago(time.Hour)}}),
 		store.Put(image.Kind, "old", 0, image.Image{Name: "old", Created: ago(48 * time.Hour), State: image.Candidate}),
 		store.Put(image.Kind, "new", 0, image.Image{Name: "new", Created: ago(time.Hour), State: image.Candidate}),
-		store.Put(image.ChannelKind, "shop/candidate", 0, image.Channel{Name: "shop/candidate", Image: "new"}),
 		store.Put(environment.Kind, "shop-dev", 0, environment.Environment{Name: "shop-dev", Blueprint: "shop", Phase: environment.Serving, Serving: 2, Deadline: clk.now.Add(2 * time.Hour)}),
 		store.Put(environment.Kind, "shop-old", 0, environment.Environment{Name: "shop-old", Phase: environment.Gone}),
 		store.Put(environment.GenerationKind, "shop-dev/2", 0, environment.Generation{Environment: "shop-dev", Number: 2, Size: 4, Healthy: 3, Ready: ago(10 * time.Minute)}),
@@ -79,6 +80,9 @@ func TestScrape(t *testing.T) {
 			return map[string]Limited{"ec2:RunInstances": {Waited: 90 * time.Second, Given: 2}}
 		},
 		Swept: func() (time.Time, int) { return ago(time.Minute), 7 },
+		Currency: func(context.Context) ([]currency.Status, error) {
+			return []currency.Status{{Environment: "shop-dev", Image: "old", Target: "new", Late: true}}, nil
+		},
 	})
 	s.Request("GET", "/v1/status", 200, time.Millisecond)
 	s.Request("HACK1", "", 405, time.Millisecond)
@@ -96,7 +100,7 @@ func TestScrape(t *testing.T) {
 		`dayfly_instance_age_seconds_bucket{environment="shop-dev",le="3600"} 1`, `dayfly_instance_age_seconds_count{environment="shop-dev"} 3`,
 		`dayfly_instance_failure_ratio 0.25`, `dayfly_environments{phase="serving"} 1`, `dayfly_environment_uptime_seconds{environment="shop-dev"} 600`,
 		`dayfly_environment_healthy_ratio{environment="shop-dev"} 0.75`, `dayfly_lease_remaining_seconds{environment="shop-dev"} 7200`,
-		`dayfly_image_current_ratio{environment="shop-dev"} 0.6666666666666666`, `dayfly_image_oldest_age_seconds{environment="shop-dev"} 172800`,
+		`dayfly_image_late{environment="shop-dev"} 1`, `dayfly_image_current_ratio{environment="shop-dev"} 0.6666666666666666`, `dayfly_image_oldest_age_seconds{environment="shop-dev"} 172800`,
 		`dayfly_loop_queue{loop="bake"} 3`, `dayfly_limiter_waited_seconds_total{operation="ec2:RunInstances"} 90`,
 		`dayfly_cloud_requests_total{operation="ec2:RunInstances",outcome="throttled"} 1`, `dayfly_instances_failed_to_start_total 1`,
 		`dayfly_http_requests_total{method="GET",route="/v1/status",status="200"} 1`, `dayfly_store_writes_total{outcome="ok"} 1`, `dayfly_http_requests_total{method="other",route="none",status="405"} 1`,

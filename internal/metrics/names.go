@@ -39,7 +39,8 @@ var Names = []Metric{
 	{Name: "dayfly_environment_uptime_seconds", Type: Gauge, Labels: []string{"environment"}, Help: "Since the generation that serves was ready."},
 	{Name: "dayfly_environment_healthy_ratio", Type: Gauge, Labels: []string{"environment"}, Help: "Healthy instances of the generation that serves, by its size."},
 	{Name: "dayfly_lease_remaining_seconds", Type: Gauge, Labels: []string{"environment"}, Help: "Until the environment's lease ends."},
-	{Name: "dayfly_image_current_ratio", Type: Gauge, Labels: []string{"environment"}, Help: "Of the instances in service, the share that was launched from the image that the blueprint's channel points to."},
+	{Name: "dayfly_image_current_ratio", Type: Gauge, Labels: []string{"environment"}, Help: "Of the instances in service, the share that was launched from the image that the environment shall run: that of the channel that it follows."},
+	{Name: "dayfly_image_late", Type: Gauge, Labels: []string{"environment"}, Help: "1 when the image that the environment shall run is not on all instances in time, or will not be; dayfly image currency says why."},
 	{Name: "dayfly_image_oldest_age_seconds", Type: Gauge, Labels: []string{"environment"}, Help: "Since the oldest image that an instance in service was launched from was made."},
 	{Name: "dayfly_images", Type: Gauge, Labels: []string{"state"}, Help: "Images by state: candidate, verified, retired, quarantined."},
 

@@ -3,7 +3,6 @@ package metrics
 import (
 	"context"
 	"errors"
-	"strings"
 	"sync"
 	"time"
 
@@ -12,6 +11,7 @@ import (
 	"github.com/dayfly-infra/dayfly/internal/bake"
 	"github.com/dayfly-infra/dayfly/internal/blocker"
 	"github.com/dayfly-infra/dayfly/internal/clock"
+	"github.com/dayfly-infra/dayfly/internal/currency"
 	"github.com/dayfly-infra/dayfly/internal/environment"
 	"github.com/dayfly-infra/dayfly/internal/image"
 	"github.com/dayfly-infra/dayfly/internal/instance"
@@ -34,6 +34,8 @@ type Sources struct {
 	Limiter func() map[string]Limited
 	// Swept is when the cloud was swept last, and how many orphans were left.
 	Swept func() (at time.Time, orphans int)
+	// Currency is how current the images of environments are.
+	Currency func(context.Context) ([]currency.Status, error)
 }
 
 // Watch adds what is read at each scrape.
@@ -106,7 +108,7 @@ func (c *collector) read(ctx context.Context, now time.Time) []prometheus.Metric
 	st := c.src.Store
 	bakes, err1 := store.List[bake.Bake](ctx, st, bake.Kind, "")
 	images, err2 := store.List[image.Image](ctx, st, image.Kind, "")
-	channels, err3 := store.List[image.Channel](ctx, st, image.ChannelKind, "")
+	current, err3 := c.src.Currency(ctx)
 	envs, err4 := store.List[environment.Environment](ctx, st, environment.Kind, "")
 	gens, err5 := store.List[environment.Generation](ctx, st, environment.GenerationKind, "")
 	foundations, err6 := store.List[environment.Foundation](ctx, st, environment.FoundationKind, "")
@@ -131,7 +133,7 @@ func (c *collector) read(ctx context.Context, now time.Time) []prometheus.Metric
 		r.blocked(pipeline.Kind, v.Blocker)
 	}
 	r.environments(envs, gens)
-	r.instances(envs, gens, instances, images, channels)
+	r.instances(envs, gens, instances, images, current)
 	r.waits()
 	return r.out
 }
@@ -227,9 +229,8 @@ func inService(i instance.Instance) bool {
 	return !i.InService.IsZero() && i.State != instance.Gone && i.State != instance.Kept
 }
 
-func (r *reading) instances(envs []environment.Environment, gens []environment.Generation, all []instance.Instance, images []image.Image, channels []image.Channel) {
+func (r *reading) instances(envs []environment.Environment, gens []environment.Generation, all []instance.Instance, images []image.Image, current []currency.Status) {
 	made, states := map[string]time.Time{}, map[image.State]int{}
-	blueprint := map[string]string{}
 	for _, i := range images {
 		made[i.Name] = i.Created
 		states[i.State]++
@@ -237,14 +238,11 @@ func (r *reading) instances(envs []environment.Environment, gens []environment.G
 	for s, n := range states {
 		r.set("dayfly_images", float64(n), string(s))
 	}
-	for _, e := range envs {
-		blueprint[e.Name] = e.Blueprint
-	}
-	current := map[string]string{} // image by blueprint: of its stable channel, if there is one
-	for _, c := range channels {
-		b, kind, _ := strings.Cut(c.Name, "/")
-		if kind == "stable" || (kind == "candidate" && current[b] == "") {
-			current[b] = c.Image
+	target := map[string]string{} // image by environment: of those that shall run a certain one
+	for _, s := range current {
+		if s.Target != "" {
+			target[s.Environment] = s.Target
+			r.set("dayfly_image_late", map[bool]float64{true: 1}[s.Late], s.Environment)
 		}
 	}
 	type count struct {
@@ -276,7 +274,7 @@ func (r *reading) instances(envs []environment.Environment, gens []environment.G
 		}
 		c.serving++
 		c.ages = append(c.ages, r.now.Sub(i.Launched).Seconds())
-		if i.Image == current[blueprint[i.Environment]] {
+		if i.Image == target[i.Environment] {
 			c.current++
 		}
 		if at, ok := made[i.Image]; ok && (c.oldest.IsZero() || at.Before(c.oldest)) {
@@ -296,7 +294,9 @@ func (r *reading) instances(envs []environment.Environment, gens []environment.G
 			continue
 		}
 		r.ages(c.ages, env)
-		r.set("dayfly_image_current_ratio", float64(c.current)/float64(c.serving), env)
+		if target[env] != "" {
+			r.set("dayfly_image_current_ratio", float64(c.current)/float64(c.serving), env)
+		}
 		if !c.oldest.IsZero() {
 			r.set("dayfly_image_oldest_age_seconds", r.now.Sub(c.oldest).Seconds(), env)
 		}

@@ -364,6 +364,9 @@ func (l *Environments) giveUp(ctx context.Context, name string, d environment.De
 	if e.Back != nil {
 		e.Error = "called off" + by(e.Back)
 	}
+	if e.Serving != 0 && g.Image != e.Image {
+		e.Refuse(g.Image, e.Error, l.Clock.Now())
+	}
 	e.Shift, e.Back = nil, nil
 	if e.Serving == 0 {
 		e.Phase = environment.Failed

@@ -19,6 +19,7 @@ import (
 	"github.com/dayfly-infra/dayfly/internal/environment"
 	"github.com/dayfly-infra/dayfly/internal/fault"
 	"github.com/dayfly-infra/dayfly/internal/handoff"
+	"github.com/dayfly-infra/dayfly/internal/image"
 	"github.com/dayfly-infra/dayfly/internal/instance"
 	"github.com/dayfly-infra/dayfly/internal/puppet"
 	"github.com/dayfly-infra/dayfly/internal/reconcile"
@@ -32,6 +33,7 @@ type Generations struct {
 
 	mu     sync.Mutex
 	looked map[string]time.Time // at everything, by generation: only to ask less
+	runs   map[string]string    // image by generation: whom its revocation concerns
 }
 
 // Kind implements reconcile.Loop.
@@ -39,9 +41,12 @@ func (*Generations) Kind() string { return environment.GenerationKind }
 
 // Follows implements reconcile.Follower: what serves is looked at by the loop
 // that heals, which notes down in its fleets' records how many do.
-func (*Generations) Follows(k store.Key) []string {
-	if k.Kind == instance.FleetKind {
+func (l *Generations) Follows(k store.Key) []string {
+	switch k.Kind {
+	case instance.FleetKind:
 		return []string{path.Dir(k.Name)}
+	case image.Kind:
+		return l.runners(k.Name)
 	}
 	return nil
 }
@@ -58,10 +63,16 @@ func (l *Generations) Reconcile(ctx context.Context, name string) (time.Duration
 	object := environment.GenerationKind + "/" + name
 	switch g.Phase {
 	case environment.Gone, environment.Failed:
+		l.forget(name)
 		return reconcile.Done, nil
 	case environment.Terminating:
 		return l.terminate(ctx, name, g, object)
-	case environment.Serving:
+	case environment.Pending, environment.Launching, environment.Serving:
+		if err := l.launches(ctx, name, g, object); err != nil {
+			return 0, err
+		}
+	}
+	if g.Phase == environment.Serving {
 		if wait, err := l.noted(ctx, name, g); wait > 0 || err != nil {
 			return wait, err
 		}

@@ -32,6 +32,8 @@ type Cloud interface {
 	DeleteGroup(ctx context.Context, in cloud.Intent, name string) error
 	Instances(ctx context.Context, filter map[string]string) ([]cloud.Instance, error)
 	SetMinimum(ctx context.Context, in cloud.Intent, group string, n int) error
+	SuspendLaunches(ctx context.Context, in cloud.Intent, group string) error
+	ResumeLaunches(ctx context.Context, in cloud.Intent, group string) error
 	SendCommand(ctx context.Context, in cloud.Intent, c cloud.Command) (string, error)
 	CommandResult(ctx context.Context, instance, id string) (cloud.CommandResult, error)
 	Targets(ctx context.Context, targetGroup string) ([]cloud.Target, error)

@@ -117,6 +117,9 @@ func (l *Environments) comeBack(ctx context.Context, e environment.Environment, 
 	v.Error = fmt.Sprintf("generation %d was left for generation %d%s", v.Want, g.Number, by(v.Back))
 	v.Shift = &environment.Shift{From: v.Want, To: g.Number, Back: true, Since: now, Soak: now.Add(drain)}
 	v.Back, v.Blocker = nil, nil
+	if left := generation(o, v.Want).Image; left != g.Image && left != "" {
+		v.Refuse(left, v.Error, now)
+	}
 	v.Want, v.Serving, v.Size, v.Image, v.Release, v.Files = g.Number, g.Number, g.Whole(), g.Image, g.Release, g.Files
 	v.Phase, v.Address = environment.Serving, l.address(v, o, g)
 	l.Log.Info("all traffic is back", "environment", e.Name, "generation", g.Number, "took", now.Sub(v.LastBack.At))

@@ -43,6 +43,7 @@ type Backend interface {
 	Sweep(ctx context.Context, dry bool) (sweep.Report, error)
 	Instances
 	Chaos
+	Currency
 	Why(ctx context.Context, object string) ([]Reason, error)
 	Status(ctx context.Context) (Status, error)
 	// Active tells whether this process owns the work.

@@ -24,6 +24,12 @@ func (s *Server) images() {
 	}) (*out[image.Image], error) {
 		return answer(b.Quarantine(ctx, in.Name, in.Body))
 	})
+	post(s, "revoke-image", "/v1/images/{name}/revoke", "Let nothing be launched from an image any more, and replace what runs from it", func(ctx context.Context, in *struct {
+		Name string `path:"name" maxLength:"120" pattern:"^[!-~]+$"`
+		Body Revoke
+	}) (*out[Revoked], error) {
+		return answer(b.Revoke(ctx, in.Name, in.Body))
+	})
 	post(s, "promote-image", "/v1/images/{name}/promote", "Point a channel to an image", func(ctx context.Context, in *struct {
 		Name string `path:"name" maxLength:"120" pattern:"^[!-~]+$"`
 		Body Promote

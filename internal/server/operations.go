@@ -158,6 +158,7 @@ func (s *Server) operations() {
 	s.images()
 	s.instances()
 	s.chaos()
+	s.currency()
 	records[bake.Bake](s, "bakes", bake.Kind, "why")
 	records[image.Image](s, "images", image.Kind, "images")
 	records[image.Channel](s, "channels", image.ChannelKind, "images")

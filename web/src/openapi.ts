@@ -148,6 +148,26 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/v1/currency": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Which image each environment runs and shall run, when it will, and what it waits for
+         * @description Needs the role viewer.
+         */
+        get: operations["list-currency"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/v1/environments": {
         parameters: {
             query?: never;
@@ -310,6 +330,66 @@ export interface paths {
         get: operations["list-foundations"];
         put?: never;
         post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/freezes": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * What is frozen
+         * @description Needs the role viewer.
+         */
+        get: operations["list-freezes"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/freezes/{name}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Keep an environment, or all, as it is
+         * @description Needs the role operator.
+         */
+        post: operations["freeze"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/freezes/{name}/end": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * End a freeze
+         * @description Needs the role operator.
+         */
+        post: operations["unfreeze"];
         delete?: never;
         options?: never;
         head?: never;
@@ -510,6 +590,26 @@ export interface paths {
         get: operations["get-report"];
         put?: never;
         post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/images/{name}/revoke": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Let nothing be launched from an image any more, and replace what runs from it
+         * @description Needs the role operator.
+         */
+        post: operations["revoke-image"];
         delete?: never;
         options?: never;
         head?: never;
@@ -1163,6 +1263,34 @@ export interface components {
             replica?: string;
             zone?: string;
         };
+        CurrencyFreeze: {
+            /** Format: date-time */
+            at: string;
+            by: string;
+            name: string;
+            op?: string;
+            /** Format: date-time */
+            until?: string;
+            why: string;
+        };
+        CurrencyStatus: {
+            blocker?: components["schemas"]["Blocker"];
+            channel?: string;
+            /** Format: date-time */
+            due?: string;
+            environment: string;
+            /** Format: date-time */
+            eta?: string;
+            image: string;
+            late?: boolean;
+            revoked?: boolean;
+            /** Format: date-time */
+            since?: string;
+            /** Format: int64 */
+            size: number;
+            state: string;
+            target?: string;
+        };
         Decision: {
             /** @description points of a manual suite's checklist */
             checked?: string[] | null;
@@ -1208,6 +1336,7 @@ export interface components {
             destroy?: boolean;
             error?: string;
             files: string;
+            follow?: components["schemas"]["EnvironmentFollow"];
             foundation?: string;
             good?: components["schemas"]["EnvironmentVersion"][] | null;
             image: string;
@@ -1229,6 +1358,7 @@ export interface components {
             /** Format: int64 */
             port?: number;
             purpose: string;
+            refused?: components["schemas"]["EnvironmentRefusal"][] | null;
             release: string;
             run?: string;
             /** Format: int64 */
@@ -1268,6 +1398,16 @@ export interface components {
             /** Format: int64 */
             size: number;
             strategy?: components["schemas"]["EnvironmentStrategy"];
+            why?: string;
+        };
+        EnvironmentFollow: {
+            after?: string[] | null;
+            channel?: string;
+            /** Format: int64 */
+            wait?: number;
+            windows?: string[] | null;
+            /** Format: int64 */
+            within?: number;
         };
         EnvironmentFoundation: {
             balancer?: string;
@@ -1328,7 +1468,14 @@ export interface components {
             /** Format: int64 */
             size: number;
             stack: string;
+            suspended?: string;
             target_groups?: string[] | null;
+        };
+        EnvironmentRefusal: {
+            /** Format: date-time */
+            at: string;
+            image: string;
+            why: string;
         };
         EnvironmentShift: {
             back?: boolean;
@@ -1466,6 +1613,14 @@ export interface components {
             /** @description the environment serves it already */
             serves: boolean;
         };
+        Freeze: {
+            /**
+             * Format: date-time
+             * @description when it ends by itself; none: when somebody ends it
+             */
+            until?: string;
+            why: string;
+        };
         HandOffPhase: {
             name: string;
             /** Format: double */
@@ -1515,6 +1670,8 @@ export interface components {
             parent: string;
             report?: string;
             resumed?: string;
+            /** Format: date-time */
+            revoked?: string;
             role: string;
             sbom?: string;
             /** Format: double */
@@ -2174,6 +2331,18 @@ export interface components {
             /** Format: int64 */
             revision: number;
         };
+        Revoke: {
+            why: string;
+        };
+        Revoked: {
+            /** @description channels that were moved, and the image that they point to now; empty: there is none */
+            channels: {
+                [key: string]: string;
+            };
+            /** @description environments that run it */
+            environments: string[] | null;
+            image: string;
+        };
         Rollback: {
             why?: string;
         };
@@ -2581,6 +2750,35 @@ export interface operations {
             };
         };
     };
+    "list-currency": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["CurrencyStatus"][] | null;
+                };
+            };
+            /** @description Error */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
     "list-environments": {
         parameters: {
             query?: {
@@ -2947,6 +3145,108 @@ export interface operations {
             };
         };
     };
+    "list-freezes": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["CurrencyFreeze"][] | null;
+                };
+            };
+            /** @description Error */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    freeze: {
+        parameters: {
+            query?: never;
+            header?: {
+                /** @description for 24 hours the same key gives the same answer and does nothing again; with another request it is refused */
+                "Idempotency-Key"?: string;
+            };
+            path: {
+                /** @description an environment, or all */
+                name: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["Freeze"];
+            };
+        };
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["CurrencyFreeze"];
+                };
+            };
+            /** @description Error */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    unfreeze: {
+        parameters: {
+            query?: never;
+            header?: {
+                /** @description for 24 hours the same key gives the same answer and does nothing again; with another request it is refused */
+                "Idempotency-Key"?: string;
+            };
+            path: {
+                name: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["CurrencyFreeze"];
+                };
+            };
+            /** @description Error */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
     "list-generations": {
         parameters: {
             query?: {
@@ -3274,6 +3574,44 @@ export interface operations {
                 };
                 content: {
                     "text/plain": string;
+                };
+            };
+            /** @description Error */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    "revoke-image": {
+        parameters: {
+            query?: never;
+            header?: {
+                /** @description for 24 hours the same key gives the same answer and does nothing again; with another request it is refused */
+                "Idempotency-Key"?: string;
+            };
+            path: {
+                name: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["Revoke"];
+            };
+        };
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Revoked"];
                 };
             };
             /** @description Error */

@@ -56,6 +56,28 @@ func (d *Driver) SetMinimum(ctx context.Context, in cloud.Intent, name string, n
 	return err
 }
 
+// SuspendLaunches implements the driver's.
+func (d *Driver) SuspendLaunches(ctx context.Context, in cloud.Intent, name string) error {
+	return d.launches(ctx, in, "autoscaling:SuspendProcesses", name, []string{"Launch"})
+}
+
+// ResumeLaunches implements the driver's.
+func (d *Driver) ResumeLaunches(ctx context.Context, in cloud.Intent, name string) error {
+	return d.launches(ctx, in, "autoscaling:ResumeProcesses", name, nil)
+}
+
+func (d *Driver) launches(ctx context.Context, in cloud.Intent, op, name string, suspended []string) error {
+	_, err := perform(ctx, d, in, op, false, name, func() (bool, error) {
+		g := d.c.groups[name]
+		if g == nil {
+			return false, Absent(op, name)
+		}
+		g.Suspended = suspended
+		return true, nil
+	})
+	return err
+}
+
 // EndMember implements the driver's.
 func (d *Driver) EndMember(ctx context.Context, in cloud.Intent, group, id string, shrink bool) error {
 	return d.leave(ctx, in, "autoscaling:TerminateInstanceInAutoScalingGroup", group, id, shrink, func(m *cloud.Member) {
