@@ -70,7 +70,7 @@ var meanings = map[string]string{
 	"environments.NAME.replace.pause":          "Each step lasts so long at least.",
 	"environments.NAME.replace.check":          "A command of the team's, in the folder, 16 KB at most. It runs on an instance of the new generation at every step; another exit code than 0 goes back.",
 	"environments.NAME.replace.max_error_rate": "How many of a hundred requests the new generation may answer with 5xx, such as `1%`, by the load balancer's figures, at every step and through the soak; more goes back. Without it nobody looks. See [deploys](../howto/deploys.md).",
-	"environments.NAME.replace.max_latency":    "Refused in this version: how long answers take is not read yet.",
+	"environments.NAME.replace.max_latency":    "How long instances of the new generation may take on average until they begin to answer, such as `500ms`, by the same figures; more goes back. Without it nobody looks.",
 	"environments.NAME.replace.rollback":       "`auto`: what fails goes back by itself; `manual`: it waits for `dayfly rollback`.",
 	"environments.NAME.soak":                   "What served before stays so long after all traffic has moved; going back is then a switch of traffic.",
 	"environments.NAME.image":                  "A channel of this blueprint that the environment follows, such as `shop/stable`, or a mapping: a deploy takes the image that it points to, and when the channel moves, Dayfly takes the environment there by itself. With `shop/candidate` a deploy bakes the image of the blueprint's own inputs at need. Without the key it does so too, and follows nothing. See [images](../howto/images.md).",

@@ -40,12 +40,9 @@ func (r *reader) strategy(in *object, n ast.Node, k string) environment.Strategy
 	s.Pause = x.duration("pause", 2*time.Minute, 0, day)
 	s.Check = x.string("check", "")
 	s.MaxErrors = x.percent("max_error_rate", 0.01, 100)
-	x.duration("max_latency", 0, time.Millisecond, time.Hour)
+	s.MaxLatency = x.duration("max_latency", 0, time.Millisecond, time.Hour)
 	s.Manual = x.oneOf("rollback", "auto", "auto", "manual") == "manual"
 	x.done()
-	if n := x.pairs["max_latency"]; n != nil {
-		r.problem(n.Key, "let a command judge: check: PATH", "environments.%s.replace.max_latency: this version does not read how long answers take yet", k)
-	}
 	s.Soak = e.duration("soak", 10*time.Minute, 0, 7*day)
 	if s.Replace == environment.Recreate {
 		for _, key := range []string{"steps", "pause", "check", "max_error_rate", "max_latency", "rollback"} {

@@ -14,11 +14,14 @@ import (
 	"github.com/dayfly-infra/dayfly/internal/fault"
 )
 
-// Figures is what a load balancer counted of one target group in one period.
+// Figures is what a load balancer counted of one target group in one period. Took
+// is how long targets took until they began to answer, of all Timed together.
 type Figures struct {
 	TargetGroup      string // ARN
 	At               time.Time
 	Requests, Errors int64 // Errors: answers of 500 and more that targets gave
+	Timed            int64 // requests whose time is known
+	Took             time.Duration
 }
 
 // counters are the metrics of AWS/ApplicationELB that Figures is made of.
@@ -28,6 +31,8 @@ var counters = []struct {
 }{
 	{"requests", "RequestCount", "Sum", func(f *Figures, v float64) { f.Requests += int64(v) }},
 	{"errors", "HTTPCode_Target_5XX_Count", "Sum", func(f *Figures, v float64) { f.Errors += int64(v) }},
+	{"timed", "TargetResponseTime", "SampleCount", func(f *Figures, v float64) { f.Timed += int64(v) }},
+	{"took", "TargetResponseTime", "Sum", func(f *Figures, v float64) { f.Took += time.Duration(v * float64(time.Second)) }},
 }
 
 // FiguresPeriod is how long the periods are that Figures answers in: what was

@@ -56,8 +56,8 @@ func TestFigures(t *testing.T) {
 	sample := func(blue, blueBad, green int64) {
 		src.now = src.now.Add(5 * time.Second)
 		src.list = []cloudwatch.Count{
-			{LoadBalancer: "app/web/0123456789abcdef", TargetGroup: "targetgroup/blue/0123456789abcdef", Source: "vpc-1", Values: [cloudwatch.Metrics]int64{blue, blue - blueBad, 0, 0, blueBad, 0}},
-			{LoadBalancer: "app/web/0123456789abcdef", TargetGroup: "targetgroup/green/0123456789abcdef", Source: "vpc-1", Values: [cloudwatch.Metrics]int64{green, green, 0, 0, 0, 0}},
+			{LoadBalancer: "app/web/0123456789abcdef", TargetGroup: "targetgroup/blue/0123456789abcdef", Source: "vpc-1", Values: [cloudwatch.Metrics]int64{blue, blue - blueBad, 0, 0, blueBad, 0, blue * 250_000}},
+			{LoadBalancer: "app/web/0123456789abcdef", TargetGroup: "targetgroup/green/0123456789abcdef", Source: "vpc-1", Values: [cloudwatch.Metrics]int64{green, green, 0, 0, 0, 0, 0}},
 		}
 		s.Sample(t.Context())
 	}
@@ -83,8 +83,8 @@ func TestFigures(t *testing.T) {
 	got, err := d.Figures(t.Context(), figuresListener, groups, begun, begun.Add(time.Minute))
 	at := func(s int) time.Time { return begun.Add(time.Duration(s) * time.Second) }
 	want := []cloud.Figures{
-		{TargetGroup: blueTargets, At: at(5), Requests: 100, Errors: 10}, {TargetGroup: greenTargets, At: at(5), Requests: 7},
-		{TargetGroup: blueTargets, At: at(15), Requests: 50}, {TargetGroup: greenTargets, At: at(15), Requests: 2},
+		{TargetGroup: blueTargets, At: at(5), Requests: 100, Errors: 10, Timed: 100, Took: 25 * time.Second}, {TargetGroup: greenTargets, At: at(5), Requests: 7, Timed: 7},
+		{TargetGroup: blueTargets, At: at(15), Requests: 50, Timed: 50, Took: 12500 * time.Millisecond}, {TargetGroup: greenTargets, At: at(15), Requests: 2, Timed: 2},
 	}
 	if err != nil || !reflect.DeepEqual(got, want) {
 		t.Errorf("%+v, %v\nwant %+v", got, err, want)
@@ -105,7 +105,7 @@ func TestFigures(t *testing.T) {
 	if d, err = cloud.New(t.Context(), cfg); err != nil || d.FiguresPeriod() != time.Minute {
 		t.Fatal(err, d.FiguresPeriod())
 	}
-	if got, err = d.Figures(t.Context(), figuresListener, groups[:1], begun, begun.Add(time.Minute)); err != nil || len(got) != 1 || got[0] != (cloud.Figures{TargetGroup: blueTargets, At: begun, Requests: 150, Errors: 10}) {
+	if got, err = d.Figures(t.Context(), figuresListener, groups[:1], begun, begun.Add(time.Minute)); err != nil || len(got) != 1 || got[0] != (cloud.Figures{TargetGroup: blueTargets, At: begun, Requests: 150, Errors: 10, Timed: 150, Took: 37500 * time.Millisecond}) {
 		t.Errorf("by the minute: %+v, %v", got, err)
 	}
 	cfg.Figures = 7 * time.Second

@@ -11,7 +11,7 @@ import (
 	"github.com/dayfly-infra/dayfly/internal/environment"
 )
 
-const watched = "dev: { size: 3, lease: standing, replace: { strategy: blue-green, steps: [10, 50, 100], pause: 30s, max_error_rate: 1% }, soak: 10m }"
+const watched = "dev: { size: 3, lease: standing, replace: { strategy: blue-green, steps: [10, 50, 100], pause: 30s, max_error_rate: 1%, max_latency: 200ms }, soak: 10m }"
 
 // errs lets a share of the requests to a generation's instances fail.
 func (w *world) errs(generation string, share float64) {
@@ -148,6 +148,28 @@ func TestFiguresThatCannotBeRead(t *testing.T) {
 			t.Fatal(err)
 		}
 		w.wait("all traffic is back", func() bool { return w.weights()[1] == 100 && w.gen(2).Phase == environment.Gone })
+		w.destroy()
+		w.nothingLeft()
+	})
+}
+
+// Answers that take too long go back as well.
+func TestSlowAnswersGoBack(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		defer w.start(w.store)()
+		w.cloud.Rate = 50
+		w.watched()
+		w.cloud.Plan = func(s cloud.StackInput) cloudtest.Plan {
+			if s.Tags[cloud.TagGeneration] == "2" {
+				return cloudtest.Plan{Latency: 300 * time.Millisecond}
+			}
+			return cloudtest.Plan{Latency: 20 * time.Millisecond}
+		}
+		w.mustDeploy()
+		w.wait("it goes back", func() bool { e := w.env(); return e.LastBack != nil && !e.LastBack.Done.IsZero() })
+		if e := w.env(); e.Serving != 1 || !strings.Contains(e.Error, "took 300ms on average (max_latency: 200ms)") || w.weights()[1] != 100 {
+			t.Errorf("%+v", e)
+		}
 		w.destroy()
 		w.nothingLeft()
 	})

@@ -10,6 +10,10 @@ import (
 type Figures struct {
 	At               time.Time // when the period began
 	Requests, Errors int64     // Errors: answers of 500 and more
+	// Took is how long instances took until they began to answer, of Timed
+	// requests together.
+	Timed int64
+	Took  time.Duration
 }
 
 const (
@@ -22,7 +26,7 @@ const (
 )
 
 // Watches tells whether the load balancer's figures judge a deploy.
-func (s Strategy) Watches() bool { return s.MaxErrors > 0 }
+func (s Strategy) Watches() bool { return s.MaxErrors > 0 || s.MaxLatency > 0 }
 
 // Window is from when on figures tell about traffic that was set at since: from
 // the next whole period, and the recent ones alone. By told those of the first
@@ -53,14 +57,31 @@ func (s Strategy) Judge(fresh, old []Figures, since, now time.Time, period time.
 		}
 		return Verdict{Note: fmt.Sprintf("%d requests lately, too few to tell by", f.Requests)}
 	}
-	if share := f.errors(); f.Errors >= fewErrors && share > s.MaxErrors {
-		told := fmt.Sprintf("%s %% of its %d requests were answered with 5xx (max_error_rate: %s %%)", number(share), f.Requests, number(s.MaxErrors))
-		if was := o.errors(); o.Requests >= fewRequests && was > s.MaxErrors && share <= 2*was {
-			return Verdict{Waiting: fmt.Sprintf("%s, and so were %s %% of those to what served before: going back would not help", told, number(was))}
+	alike := ""
+	if share := f.errors(); s.MaxErrors > 0 && f.Errors >= fewErrors && share > s.MaxErrors {
+		bad := fmt.Sprintf("%s %% of its %d requests were answered with 5xx (max_error_rate: %s %%)", number(share), f.Requests, number(s.MaxErrors))
+		was := o.errors()
+		if o.Requests < fewRequests || was <= s.MaxErrors || share > 2*was {
+			return Verdict{Bad: bad}
 		}
-		return Verdict{Bad: told}
+		alike = fmt.Sprintf("%s, and so were %s %% of those to what served before: going back would not help", bad, number(was))
 	}
-	return Verdict{Note: fmt.Sprintf("%s %% of its requests failed lately", number(f.errors()))}
+	if took := f.average(); s.MaxLatency > 0 && f.Timed >= fewRequests && took > s.MaxLatency {
+		bad := fmt.Sprintf("its answers to %d requests took %s on average (max_latency: %s)", f.Timed, brief(took), s.MaxLatency)
+		was := o.average()
+		if o.Timed < fewRequests || was <= s.MaxLatency || took > 2*was {
+			return Verdict{Bad: bad}
+		}
+		alike = fmt.Sprintf("%s, and those of what served before %s: going back would not help", bad, brief(was))
+	}
+	if alike != "" {
+		return Verdict{Waiting: alike}
+	}
+	note := number(f.errors()) + " % of its requests failed lately"
+	if s.MaxLatency > 0 && f.Timed > 0 {
+		note += fmt.Sprintf(", and answers took %s", brief(f.average()))
+	}
+	return Verdict{Note: note}
 }
 
 func sum(list []Figures, from time.Time) (all Figures) {
@@ -68,6 +89,8 @@ func sum(list []Figures, from time.Time) (all Figures) {
 		if !f.At.Before(from) {
 			all.Requests += f.Requests
 			all.Errors += f.Errors
+			all.Timed += f.Timed
+			all.Took += f.Took
 		}
 	}
 	return all
@@ -79,6 +102,21 @@ func (f Figures) errors() float64 {
 		return 0
 	}
 	return float64(f.Errors) / float64(f.Requests) * 100
+}
+
+func (f Figures) average() time.Duration {
+	if f.Timed == 0 {
+		return 0
+	}
+	return f.Took / time.Duration(f.Timed)
+}
+
+// brief rounds a time for people.
+func brief(d time.Duration) time.Duration {
+	if d < time.Millisecond {
+		return d.Round(time.Microsecond)
+	}
+	return d.Round(time.Millisecond)
 }
 
 // number writes a share for people: 12, 1.5 or 0.03.

@@ -11,11 +11,17 @@ func TestJudge(t *testing.T) {
 	at := func(minute int, requests, errors int64) Figures {
 		return Figures{At: noon.Add(time.Duration(minute) * time.Minute), Requests: requests, Errors: errors}
 	}
+	slow := func(requests int64, ms time.Duration) []Figures {
+		f := at(1, requests, 0)
+		f.Timed, f.Took = requests, time.Duration(requests)*ms*time.Millisecond
+		return []Figures{f}
+	}
 	many := func(f ...Figures) []Figures { return f }
 	since := noon.Add(30 * time.Second) // the first whole minute is 12:01, told by 12:04
 	for _, c := range []struct {
 		name       string
 		now        time.Duration // after noon
+		limit      time.Duration
 		fresh, old []Figures
 		bad, waits string
 		note       string
@@ -35,9 +41,16 @@ func TestJudge(t *testing.T) {
 		{name: "what served fails alike", now: 3 * time.Minute, fresh: many(at(1, 100, 50)), old: many(at(1, 900, 430)), waits: "so were 48 % of those to what served before"},
 		{name: "what served fails half as often", now: 3 * time.Minute, fresh: many(at(1, 100, 50)), old: many(at(1, 900, 200)), bad: "50 %"},
 		{name: "what served fails within the limit", now: 3 * time.Minute, fresh: many(at(1, 200, 3)), old: many(at(1, 1800, 18)), bad: "1.5 %"},
+		{name: "slow", now: 3 * time.Minute, limit: 100 * time.Millisecond, fresh: slow(200, 150), bad: "its answers to 200 requests took 150ms on average (max_latency: 100ms)"},
+		{name: "as slow as may be", now: 3 * time.Minute, limit: 100 * time.Millisecond, fresh: slow(200, 100), note: "0 % of its requests failed lately, and answers took 100ms"},
+		{name: "slow, and nobody minds", now: 3 * time.Minute, fresh: slow(200, 5000), note: "0 %"},
+		{name: "what served is slow as well", now: 3 * time.Minute, limit: 100 * time.Millisecond, fresh: slow(200, 150), old: slow(1000, 120), waits: "and those of what served before 120ms"},
+		{name: "what served is half as slow", now: 3 * time.Minute, limit: 100 * time.Millisecond, fresh: slow(200, 250), old: slow(1000, 120), bad: "took 250ms"},
+		{name: "fails alike, and is slower", now: 3 * time.Minute, limit: 100 * time.Millisecond, fresh: append(slow(200, 150), at(2, 0, 100)), old: append(slow(200, 5), at(2, 0, 100)), bad: "took 150ms"},
+		{name: "few whose time is known", now: 3 * time.Minute, limit: 100 * time.Millisecond, fresh: append(slow(19, 150), at(2, 100, 0)), note: "0 %"},
 		{name: "what served was hardly asked", now: 3 * time.Minute, fresh: many(at(1, 100, 50)), old: many(at(1, 19, 19)), bad: "50 %"},
 	} {
-		v := Strategy{MaxErrors: 1}.Judge(c.fresh, c.old, since, noon.Add(c.now), time.Minute)
+		v := Strategy{MaxErrors: 1, MaxLatency: c.limit}.Judge(c.fresh, c.old, since, noon.Add(c.now), time.Minute)
 		for _, x := range []struct{ what, got, want string }{{"bad", v.Bad, c.bad}, {"waiting", v.Waiting, c.waits}, {"note", v.Note, c.note}} {
 			if (x.got == "") != (x.want == "") || !strings.Contains(x.got, x.want) {
 				t.Errorf("%s: %s %q, want %q", c.name, x.what, x.got, x.want)

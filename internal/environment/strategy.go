@@ -24,6 +24,9 @@ type Strategy struct {
 	// MaxErrors is how many requests in a hundred may be answered with 5xx by
 	// the new generation, by the load balancer's figures; 0 = nobody looks.
 	MaxErrors float64 `json:"max_errors,omitempty"`
+	// MaxLatency is how long it may take on average until its instances begin to
+	// answer; 0 = nobody looks.
+	MaxLatency time.Duration `json:"max_latency,omitempty"`
 }
 
 // steps are the shares that are gone through.

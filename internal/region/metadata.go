@@ -89,7 +89,7 @@ func (c counts) Counts(ctx context.Context) ([]cloudwatch.Count, error) {
 	var out []cloudwatch.Count
 	for _, n := range list {
 		out = append(out, cloudwatch.Count{LoadBalancer: n.LoadBalancer, TargetGroup: n.TargetGroup, Source: n.VPC,
-			Values: [cloudwatch.Metrics]int64{n.Requests, n.Status2xx, n.Status3xx, n.Status4xx, n.Status5xx, n.ConnErrors}})
+			Values: [cloudwatch.Metrics]int64{n.Requests, n.Status2xx, n.Status3xx, n.Status4xx, n.Status5xx, n.ConnErrors, n.Took.Microseconds()}})
 	}
 	return out, err
 }

@@ -82,7 +82,7 @@ func (l *Environments) counts(ctx context.Context, e environment.Environment, o 
 	of := func(g environment.Generation) (out []environment.Figures) {
 		for _, f := range c.figures {
 			if slices.Contains(g.TargetGroups, f.TargetGroup) {
-				out = append(out, environment.Figures{At: f.At, Requests: f.Requests, Errors: f.Errors})
+				out = append(out, environment.Figures{At: f.At, Requests: f.Requests, Errors: f.Errors, Timed: f.Timed, Took: f.Took})
 			}
 		}
 		return out

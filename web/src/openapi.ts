@@ -1500,6 +1500,8 @@ export interface components {
             /** Format: double */
             max_errors?: number;
             /** Format: int64 */
+            max_latency?: number;
+            /** Format: int64 */
             pause?: number;
             replace?: string;
             /** Format: int64 */

@@ -71,6 +71,7 @@ type Plan struct {
 	Protected bool          // its instances are protected from scale-in
 	Undelete  int           // so many deletions fail
 	Errors    float64       // share of the requests to its instances that are answered with 5xx
+	Latency   time.Duration // until its instances begin to answer
 }
 
 // New makes an empty cloud.

@@ -14,7 +14,7 @@ const (
 	figuresLate   = 90 * time.Second
 )
 
-type figure struct{ requests, errors float64 }
+type figure struct{ requests, errors, took float64 }
 
 // count gives the requests since the last look to the target groups by weight;
 // a stack's plan says how many of them fail.
@@ -48,6 +48,7 @@ func (c *Cloud) count(now time.Time) {
 				f.requests += n
 				if g != nil {
 					f.errors += n * g.plan.Errors
+					f.took += n * g.plan.Latency.Seconds()
 				}
 				c.figures[w.TargetGroup][key] = f
 				at = next
@@ -87,7 +88,7 @@ func (d *Driver) Figures(ctx context.Context, listener string, groups []string, 
 	for _, tg := range groups {
 		for at, f := range d.c.figures[tg] {
 			if f.requests >= 1 && !at.Before(from) && at.Before(to) && d.c.Clock.Now().Sub(at) >= figuresPeriod+figuresLate {
-				out = append(out, cloud.Figures{TargetGroup: tg, At: at, Requests: int64(f.requests), Errors: int64(f.errors)})
+				out = append(out, cloud.Figures{TargetGroup: tg, At: at, Requests: int64(f.requests), Errors: int64(f.errors), Timed: int64(f.requests), Took: time.Duration(f.took * float64(time.Second))})
 			}
 		}
 	}

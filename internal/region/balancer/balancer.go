@@ -100,6 +100,9 @@ type Stats struct {
 	Pool                             string
 	Requests, Status2xx, Status3xx   int64
 	Status4xx, Status5xx, ConnErrors int64
+	// Took is how long the servers took until they began to answer, of all
+	// requests together; it may begin anew with the daemon.
+	Took time.Duration
 }
 
 // Balancer moves requests. Apply changes only what differs and loses no

@@ -53,7 +53,7 @@ func (g *ground) Now() time.Time                       { g.mu.Lock(); defer g.mu
 func (g *ground) After(time.Duration) <-chan time.Time { return nil }
 
 func count(group string, requests, ok, bad int64) cloudwatch.Count {
-	return cloudwatch.Count{LoadBalancer: lb, TargetGroup: group, Source: "vpc-1", Values: [cloudwatch.Metrics]int64{requests, ok, 0, 0, bad, 0}}
+	return cloudwatch.Count{LoadBalancer: lb, TargetGroup: group, Source: "vpc-1", Values: [cloudwatch.Metrics]int64{requests, ok, 0, 0, bad, 0, requests * 2000}}
 }
 
 // tell lets a step pass and is what the counts are then.
@@ -119,6 +119,48 @@ func TestCounts(t *testing.T) {
 	same(t, "after three hours", sum(t, s, "RequestCount", blue, start, end, 60), map[string]float64{})
 }
 
+func TestResponseTimes(t *testing.T) {
+	start := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
+	g := &ground{now: start}
+	s := cloudwatch.New(cloudwatch.Config{Source: g, Clock: g})
+	timed := func(requests, micros int64) cloudwatch.Count {
+		c := count(blue, requests, requests, 0)
+		c.Values[6] = micros
+		return c
+	}
+	g.tell(t, s, timed(1000, 9_000_000))         // :05 before anybody looked
+	g.tell(t, s, timed(1010, 9_000_000+500_000)) // :10 ten of 50 ms
+	g.tell(t, s, timed(1040, 9_000_000+800_000)) // :15 thirty of 10 ms
+	g.tell(t, s, timed(1042, 9_000_000+800_000)) // :20 two that took no time
+	g.tell(t, s, timed(1042, 9_000_000+800_000)) // :25 none
+	for _, c := range []struct {
+		stat   string
+		period int64
+		want   map[string]float64
+	}{
+		{"Average", 5, map[string]float64{"12:00:05": 0.05, "12:00:10": 0.01, "12:00:15": 0}},
+		{"Sum", 60, map[string]float64{"12:00:00": 0.8}},
+		{"SampleCount", 60, map[string]float64{"12:00:00": 42}},
+	} {
+		dims := []*api.Dimension{{Name: "LoadBalancer", Value: lb}, {Name: "TargetGroup", Value: blue}}
+		out, err := s.GetMetricData(t.Context(), &api.GetMetricDataInput{StartTime: &start, EndTime: new(start.Add(time.Minute)), MetricDataQueries: []*api.MetricDataQuery{
+			{Id: "a", MetricStat: &api.MetricStat{Metric: &api.Metric{Namespace: "AWS/ApplicationELB", MetricName: "TargetResponseTime", Dimensions: dims}, Period: &c.period, Stat: c.stat, Unit: "Seconds"}}}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		got := map[string]float64{}
+		for i, at := range out.MetricDataResults[0].Timestamps {
+			got[at.Format("15:04:05")] = out.MetricDataResults[0].Values[i]
+		}
+		same(t, c.stat, got, c.want)
+	}
+	in := &api.GetMetricStatisticsInput{Namespace: "AWS/ApplicationELB", MetricName: "TargetResponseTime", Dimensions: []*api.Dimension{{Name: "LoadBalancer", Value: lb}}, StartTime: &start, EndTime: new(start.Add(time.Minute)), Period: new(int64(60)), Statistics: []string{"Average", "SampleCount"}}
+	out, err := s.GetMetricStatistics(t.Context(), in)
+	if err != nil || len(out.Datapoints) != 1 || *out.Datapoints[0].SampleCount != 42 || *out.Datapoints[0].Average != 0.8/42 || out.Datapoints[0].Sum != nil || out.Datapoints[0].Unit != "Seconds" {
+		t.Errorf("%+v, %v", out, err)
+	}
+}
+
 func TestRefused(t *testing.T) {
 	s := cloudwatch.New(cloudwatch.Config{Source: &ground{}})
 	start := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
@@ -127,8 +169,11 @@ func TestRefused(t *testing.T) {
 		change     func(q *api.MetricDataQuery, in *api.GetMetricDataInput)
 	}{
 		{"none", "", func(*api.MetricDataQuery, *api.GetMetricDataInput) {}},
-		{"latency", "NotImplemented", func(q *api.MetricDataQuery, _ *api.GetMetricDataInput) {
-			q.MetricStat.Metric.MetricName = "TargetResponseTime"
+		{"percentile", "NotImplemented", func(q *api.MetricDataQuery, _ *api.GetMetricDataInput) {
+			q.MetricStat.Metric.MetricName, q.MetricStat.Stat = "TargetResponseTime", "p99"
+		}},
+		{"new connections", "NotImplemented", func(q *api.MetricDataQuery, _ *api.GetMetricDataInput) {
+			q.MetricStat.Metric.MetricName = "NewConnectionCount"
 		}},
 		{"namespace", "NotImplemented", func(q *api.MetricDataQuery, _ *api.GetMetricDataInput) { q.MetricStat.Metric.Namespace = "AWS/EC2" }},
 		{"average", "NotImplemented", func(q *api.MetricDataQuery, _ *api.GetMetricDataInput) { q.MetricStat.Stat = "Average" }},

@@ -69,32 +69,73 @@ func ask(ns, name string, dims []*api.Dimension, from, to time.Time, seconds int
 	return q, nil
 }
 
+// point is a period's sum, and of how many requests it is.
 type point struct {
-	at  time.Time
-	sum float64
+	at         time.Time
+	sum, count float64
+}
+
+func (p point) stat(name string) float64 {
+	switch name {
+	case "Average":
+		return p.sum / p.count
+	case "SampleCount":
+		return p.count
+	}
+	return p.sum
+}
+
+// stats checks the statistics of a metric and returns its unit.
+func stats(metric string, names ...string) (unit string, err error) {
+	unit, has := "Count", []string{"Sum"}
+	if metric == responseTime {
+		unit, has = "Seconds", []string{"Average", "Sum", "SampleCount"}
+	}
+	for _, n := range names {
+		if !slices.Contains(has, n) {
+			return "", wire.Unrealised("the statistic " + n + ", " + metric + " has " + strings.Join(has, ", "))
+		}
+	}
+	return unit, nil
 }
 
 // points are in the order of time; periods in which nothing came have none.
 func (s *Service) points(q question) []point {
-	sums := map[time.Time]int64{}
+	sums := map[time.Time]point{}
 	s.mu.Lock()
 	for k, x := range s.series {
 		if k.balancer != q.balancer || q.group != "" && k.group != q.group {
 			continue
 		}
 		for _, v := range x.values {
-			if n := v.counts[q.metric]; n > 0 && !v.at.Before(q.from) && v.at.Before(q.to) {
-				sums[v.at.Truncate(q.period)] += n
+			if v.at.Before(q.from) || !v.at.Before(q.to) || !v.has(q.metric) {
+				continue
 			}
+			p := sums[v.at.Truncate(q.period)]
+			p.sum += float64(v.counts[q.metric])
+			p.count += float64(v.counts[0])
+			sums[v.at.Truncate(q.period)] = p
 		}
 	}
 	s.mu.Unlock()
 	var out []point
-	for at, n := range sums {
-		out = append(out, point{at, float64(n)})
+	for at, p := range sums {
+		p.at = at
+		if names[q.metric] == responseTime {
+			p.sum /= 1e6
+		}
+		out = append(out, p)
 	}
 	slices.SortFunc(out, func(a, b point) int { return a.at.Compare(b.at) })
 	return out
+}
+
+// has tells whether a metric has something there: times have what requests have.
+func (v value) has(metric int) bool {
+	if names[metric] == responseTime {
+		metric = 0
+	}
+	return v.counts[metric] > 0
 }
 
 // GetMetricData answers several questions at once, the newest value first.
@@ -120,10 +161,11 @@ func (s *Service) GetMetricData(_ context.Context, in *api.GetMetricDataInput) (
 			return nil, wire.Unrealised("expressions")
 		}
 		m := q.MetricStat
-		if m.Stat != "Sum" {
-			return nil, wire.Unrealised("the statistic " + m.Stat + ", counts have Sum")
+		unit, err := stats(m.Metric.MetricName, m.Stat)
+		if err != nil {
+			return nil, err
 		}
-		if m.Unit != "" && m.Unit != "Count" {
+		if m.Unit != "" && m.Unit != unit {
 			return nil, wire.Unrealised("the unit " + m.Unit)
 		}
 		ask, err := ask(m.Metric.Namespace, m.Metric.MetricName, m.Metric.Dimensions, *in.StartTime, *in.EndTime, *m.Period, left)
@@ -140,7 +182,7 @@ func (s *Service) GetMetricData(_ context.Context, in *api.GetMetricDataInput) (
 			slices.Reverse(list)
 		}
 		for _, p := range list {
-			r.Timestamps, r.Values = append(r.Timestamps, p.at), append(r.Values, p.sum)
+			r.Timestamps, r.Values = append(r.Timestamps, p.at), append(r.Values, p.stat(m.Stat))
 		}
 		out.MetricDataResults = append(out.MetricDataResults, r)
 	}
@@ -149,10 +191,17 @@ func (s *Service) GetMetricData(_ context.Context, in *api.GetMetricDataInput) (
 
 // GetMetricStatistics answers one question.
 func (s *Service) GetMetricStatistics(_ context.Context, in *api.GetMetricStatisticsInput) (*api.GetMetricStatisticsOutput, error) {
-	if len(in.ExtendedStatistics) > 0 || !slices.Equal(in.Statistics, []string{"Sum"}) {
-		return nil, wire.Unrealised("statistics other than Sum")
+	if len(in.ExtendedStatistics) > 0 {
+		return nil, wire.Unrealised("percentiles")
 	}
-	if in.Unit != "" && in.Unit != "Count" {
+	if len(in.Statistics) == 0 {
+		return nil, invalid("At least one of the parameters Statistics and ExtendedStatistics must be specified")
+	}
+	unit, err := stats(in.MetricName, in.Statistics...)
+	if err != nil {
+		return nil, err
+	}
+	if in.Unit != "" && in.Unit != unit {
 		return nil, wire.Unrealised("the unit " + in.Unit)
 	}
 	q, err := ask(in.Namespace, in.MetricName, in.Dimensions, *in.StartTime, *in.EndTime, *in.Period, maxStatistics)
@@ -161,7 +210,11 @@ func (s *Service) GetMetricStatistics(_ context.Context, in *api.GetMetricStatis
 	}
 	out := &api.GetMetricStatisticsOutput{Label: in.MetricName}
 	for _, p := range s.points(q) {
-		out.Datapoints = append(out.Datapoints, &api.Datapoint{Timestamp: new(p.at), Sum: new(p.sum), Unit: "Count"})
+		d := &api.Datapoint{Timestamp: new(p.at), Unit: unit}
+		for _, name := range in.Statistics {
+			*map[string]**float64{"Sum": &d.Sum, "Average": &d.Average, "SampleCount": &d.SampleCount}[name] = new(p.stat(name))
+		}
+		out.Datapoints = append(out.Datapoints, d)
 	}
 	return out, nil
 }
@@ -187,7 +240,7 @@ func (s *Service) ListMetrics(_ context.Context, in *api.ListMetricsInput) (*api
 	s.mu.Lock()
 	for k, x := range s.series {
 		for i, name := range names {
-			if slices.ContainsFunc(x.values, func(v value) bool { return v.counts[i] > 0 }) {
+			if slices.ContainsFunc(x.values, func(v value) bool { return v.has(i) }) {
 				lb := &api.Dimension{Name: "LoadBalancer", Value: k.balancer}
 				add(name, lb)
 				add(name, &api.Dimension{Name: "TargetGroup", Value: k.group}, lb)

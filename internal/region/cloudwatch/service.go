@@ -8,8 +8,11 @@
 // for three hours, in memory, so that a new daemon begins with none (the counts
 // of the time in which there was no daemon are not told to anybody); an answer of
 // the balancer itself, for want of a healthy target, counts as its group's 5XX.
-// Other metrics (TargetResponseTime among them), other namespaces, metric math
-// and statistics other than Sum are refused with NotImplemented.
+// TargetResponseTime has Average, Sum and SampleCount and no percentiles: what
+// the balancer tells is the average of a group's last requests (of HAProxy some
+// hundreds, in whole milliseconds), so it follows slowly where few requests come.
+// Other metrics, other namespaces, metric math and counts' statistics other than
+// Sum are refused with NotImplemented.
 package cloudwatch
 
 import (
@@ -22,9 +25,12 @@ import (
 )
 
 // Metrics is how many a target group has, in the order of names.
-const Metrics = 6
+const Metrics = 7
 
-var names = [Metrics]string{"RequestCount", "HTTPCode_Target_2XX_Count", "HTTPCode_Target_3XX_Count", "HTTPCode_Target_4XX_Count", "HTTPCode_Target_5XX_Count", "TargetConnectionErrorCount"}
+var names = [Metrics]string{"RequestCount", "HTTPCode_Target_2XX_Count", "HTTPCode_Target_3XX_Count", "HTTPCode_Target_4XX_Count", "HTTPCode_Target_5XX_Count", "TargetConnectionErrorCount", responseTime}
+
+// responseTime is kept in microseconds of all requests together.
+const responseTime = "TargetResponseTime"
 
 const (
 	namespace = "AWS/ApplicationELB"

@@ -34,6 +34,7 @@ type Server struct {
 	ID      string
 	Addr    netip.AddrPort
 	Healthy func(bool)
+	Slow    func(time.Duration) // how long it takes to answer, from now on
 }
 
 // Run tests a balancer; fresh makes an empty one.
@@ -41,6 +42,7 @@ func Run(t *testing.T, fresh func(t *testing.T) Target) {
 	t.Run("forwards", func(t *testing.T) { forwards(t, fresh(t)) })
 	t.Run("weights", func(t *testing.T) { weights(t, fresh(t)) })
 	t.Run("health", func(t *testing.T) { health(t, fresh(t)) })
+	t.Run("times", func(t *testing.T) { times(t, fresh(t)) })
 	t.Run("lifecycle", func(t *testing.T) { lifecycle(t, fresh(t)) })
 	t.Run("refusals", func(t *testing.T) { refusals(t, fresh(t)) })
 }
@@ -254,6 +256,40 @@ func health(t *testing.T, b Target) {
 		b.Wait()
 	}
 	t.Error("the removed server did not go though it has no requests")
+}
+
+// times: what servers took is told by pool, and goes on when a listener comes.
+func times(t *testing.T, b Target) {
+	quick, slow := b.Serve(t, "quick", true), b.Serve(t, "slow", true)
+	const takes, of = 100 * time.Millisecond, 6
+	slow.Slow(takes)
+	l, other := b.Address(), b.Address()
+	c := balancer.Config{VPC: b.VPC, Pools: []balancer.Pool{Pool("quick", quick), Pool("slow", slow)}, Frontends: []balancer.Frontend{
+		{ID: "http", Address: l, HTTP: true, Default: Forward("quick", 1), Rules: []balancer.Rule{{Paths: []string{"/slow"}, Action: Forward("slow", 1)}}}}}
+	must(t, b.Apply(t.Context(), c))
+	Await(t, b, "quick", "quick", balancer.Healthy)
+	Await(t, b, "slow", "slow", balancer.Healthy)
+	for asked := range 2 {
+		for range of {
+			b.Get(t, l, "x", "/")
+			b.Get(t, l, "x", "/slow")
+		}
+		list, err := b.Stats(t.Context(), b.VPC)
+		must(t, err)
+		got := map[string]balancer.Stats{}
+		for _, s := range list {
+			got[s.Pool] = s
+		}
+		n := int64(of * (asked + 1))
+		if s := got["slow"]; s.Requests != n || s.Took < time.Duration(n)*takes || s.Took > time.Duration(n)*takes*10 {
+			t.Errorf("%d requests of %s: %+v", n, takes, s)
+		}
+		if s := got["quick"]; s.Requests != n || s.Took >= got["slow"].Took {
+			t.Errorf("%d quick requests: %+v", n, s)
+		}
+		c.Frontends = append(c.Frontends[:1], balancer.Frontend{ID: "other", Address: other, HTTP: true, Default: Forward("quick", 1)})
+		must(t, b.Apply(t.Context(), c))
+	}
 }
 
 func lifecycle(t *testing.T, b Target) {

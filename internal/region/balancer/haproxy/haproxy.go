@@ -60,6 +60,10 @@ type vpc struct {
 	wake chan struct{}
 	gone chan struct{} // closed by Remove
 	dead bool
+	// How long servers took, by pool, and how many requests of the process that
+	// runs are in it; nil of one that an earlier daemon began.
+	took  map[string]time.Duration
+	heard map[string]int64
 }
 
 // New adopts what runs, and starts again what should run and does not.

@@ -141,6 +141,7 @@ func (b *Balancer) reload(v *vpc, f *files) error {
 			s.Live = s.Live && s.Known
 		}
 	}
+	v.heard = map[string]int64{} // it begins at 0
 	return nil
 }
 
@@ -195,6 +196,7 @@ func (v *vpc) carry() {
 	base := map[string]balancer.Stats{}
 	list, _ := v.counted() // of a process that is gone: what is known
 	for _, s := range list {
+		s.Took = 0 // the daemon has it
 		base[s.Pool] = s
 	}
 	v.rec.Base = base

@@ -235,20 +235,33 @@ func (v *vpc) counted() ([]balancer.Stats, error) {
 		}
 	}
 	var out []balancer.Stats
+	took, heard := map[string]time.Duration{}, map[string]int64{}
 	for _, id := range slices.Sorted(maps.Keys(v.rec.Pools)) {
 		s, r := v.rec.Base[id], now[backendName(id)]
 		s.Pool = id
+		n := r.int("stot")
 		if r["req_tot"] != "" {
-			s.Requests += r.int("req_tot")
-		} else {
-			s.Requests += r.int("stot")
+			n = r.int("req_tot")
 		}
+		s.Requests += n
+		// The process tells the average of its last requests alone.
+		took[id], heard[id] = v.took[id], v.heard[id]
+		if err == nil {
+			if v.heard != nil && n > heard[id] {
+				took[id] += time.Duration(n-heard[id]) * time.Duration(r.int("rtime")) * time.Millisecond
+			}
+			heard[id] = n
+		}
+		s.Took = took[id]
 		s.Status2xx += r.int("hrsp_2xx")
 		s.Status3xx += r.int("hrsp_3xx")
 		s.Status4xx += r.int("hrsp_4xx")
 		s.Status5xx += r.int("hrsp_5xx")
 		s.ConnErrors += r.int("econ")
 		out = append(out, s)
+	}
+	if err == nil {
+		v.took, v.heard = took, heard
 	}
 	return out, err
 }

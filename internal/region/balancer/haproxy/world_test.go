@@ -138,6 +138,7 @@ type target struct {
 	conformance.Server
 	unhealthy atomic.Bool
 	hits      atomic.Int64
+	slow      atomic.Int64
 	srv       *http.Server
 }
 
@@ -146,6 +147,8 @@ func (w *world) serve(id string, healthy bool, slow time.Duration) *target {
 	s := &target{Server: conformance.Server{ID: id, Addr: w.address()}}
 	s.Healthy = func(ok bool) { s.unhealthy.Store(!ok) }
 	s.Healthy(healthy)
+	s.Slow = func(d time.Duration) { s.slow.Store(int64(d)) }
+	s.Slow(slow)
 	mux := http.NewServeMux()
 	mux.HandleFunc("/health", func(rw http.ResponseWriter, _ *http.Request) {
 		if s.unhealthy.Load() {
@@ -160,7 +163,7 @@ func (w *world) serve(id string, healthy bool, slow time.Duration) *target {
 	mux.HandleFunc("/own503", func(rw http.ResponseWriter, r *http.Request) { rw.WriteHeader(503); io.WriteString(rw, "mine") })
 	mux.HandleFunc("/", func(rw http.ResponseWriter, r *http.Request) {
 		s.hits.Add(1)
-		time.Sleep(slow)
+		time.Sleep(time.Duration(s.slow.Load()))
 		rw.Header().Set("X-Server", id)
 		io.WriteString(rw, id)
 	})

@@ -22,6 +22,8 @@ type Balancer struct {
 	// Check is a health check: nil error is a success, else its text is the
 	// detail. nil = every check succeeds.
 	Check func(vpc string, p balancer.Pool, s balancer.Server) error
+	// Took is how long a server takes to answer; nil = no time.
+	Took func(vpc string, s balancer.Server) time.Duration
 	// Sessions is how many requests a server has now; nil = none.
 	Sessions func(vpc string, s balancer.Server) int
 	// Fail, where set, is asked before every call; its error is the answer.
@@ -211,6 +213,9 @@ func (b *Balancer) Get(id string, listener netip.AddrPort, host, path string) (i
 		return 503, ""
 	}
 	st.Status2xx++
+	if b.Took != nil {
+		st.Took += b.Took(id, s.Server)
+	}
 	return 200, s.ID
 }
 

@@ -35,6 +35,7 @@ func TestConformance(t *testing.T) {
 	conformance.Run(t, func(t *testing.T) conformance.Target {
 		clock := &hand{now: time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)}
 		healthy := map[netip.AddrPort]bool{}
+		slow := map[netip.AddrPort]time.Duration{}
 		b := sim.New(clock)
 		b.Check = func(_ string, _ balancer.Pool, s balancer.Server) error {
 			if !healthy[s.Address] {
@@ -42,6 +43,7 @@ func TestConformance(t *testing.T) {
 			}
 			return nil
 		}
+		b.Took = func(_ string, s balancer.Server) time.Duration { return slow[s.Address] }
 		port := uint16(1000)
 		address := func() netip.AddrPort {
 			port++
@@ -52,7 +54,7 @@ func TestConformance(t *testing.T) {
 			Serve: func(_ *testing.T, id string, ok bool) conformance.Server {
 				a := address()
 				healthy[a] = ok
-				return conformance.Server{ID: id, Addr: a, Healthy: func(ok bool) { healthy[a] = ok }}
+				return conformance.Server{ID: id, Addr: a, Healthy: func(ok bool) { healthy[a] = ok }, Slow: func(d time.Duration) { slow[a] = d }}
 			},
 			Get: func(_ *testing.T, l netip.AddrPort, host, path string) (int, string) {
 				return b.Get("vpc-1", l, host, path)
