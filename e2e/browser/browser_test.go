@@ -104,7 +104,7 @@ func TestConsole(t *testing.T) {
 	trim := func(args ...string) string { return strings.TrimSpace(dayfly(args...)) }
 	t.Run("look", func(t *testing.T) {
 		dayfly("test", dir+"/shop")
-		drive(t, "console.mjs", map[string]any{"deployer": trim("console"), "viewer": trim("console", "--role", "viewer"), "environment": "shop-dev"})
+		drive(t, "console.mjs", map[string]any{"link": trim("console"), "viewer": trim("token", "create", "--name", "looker", "--role", "viewer"), "environment": "shop-dev"})
 	})
 	t.Run("firefox", func(t *testing.T) {
 		if _, err := exec.LookPath("firefox-esr"); err != nil {

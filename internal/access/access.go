@@ -96,6 +96,10 @@ var Needs = map[string]Role{
 	"sweep":        Operator,
 	"list-audit":   Operator,
 
+	"create-link": Viewer, // for a role that its maker has
+	"sign-in":     Viewer, // by the code of a link alone
+	"sign-out":    Viewer,
+
 	"create-token": Admin,
 	"list-tokens":  Admin,
 	"revoke-token": Admin,

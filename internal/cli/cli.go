@@ -57,7 +57,7 @@ type root struct {
 	Watch    watchCmd    `cmd:"" help:"Print what changes, as it changes, until Ctrl-C. For example: dayfly watch --kinds environment,run"`
 	Sweep    sweepCmd    `cmd:"" help:"Find, and remove, what belongs to nothing."`
 	Audit    auditCmd    `cmd:"" help:"Say who did what, when, from where and with which result."`
-	Console  consoleCmd  `cmd:"" help:"Print a link that opens the console in a browser, signed in for twelve hours. For example: dayfly console --role viewer"`
+	Console  consoleCmd  `cmd:"" help:"Print a link that signs a browser in to the console, once and within a minute; the session lasts twelve hours. For example: dayfly console --role viewer"`
 	Token    tokenCmd    `cmd:"" help:"Make, list and revoke tokens for the API."`
 	Chaos    chaosCmd    `cmd:"" help:"Let things go wrong on purpose, on a leash; the server must allow it (--chaos)."`
 	Backup   backupCmd   `cmd:"" help:"Write all records and blueprints to a file, while the server works."`

@@ -63,7 +63,7 @@ func ConnContext(ctx context.Context, c net.Conn) context.Context {
 // they may, how much and how often, and the audit log.
 func (s *Server) guard(op *huma.Operation, w http.ResponseWriter, r *http.Request, next func(http.ResponseWriter, *http.Request)) {
 	now := s.cfg.Clock.Now()
-	p, ok := s.identify(op, w, r, now)
+	p, r, ok := s.identify(op, w, r, now)
 	if !ok {
 		return
 	}
@@ -126,42 +126,59 @@ func (s *Server) guard(op *huma.Operation, w http.ResponseWriter, r *http.Reques
 }
 
 // identify says who asks; it has answered when it does not know.
-func (s *Server) identify(op *huma.Operation, w http.ResponseWriter, r *http.Request, now time.Time) (access.Principal, bool) {
-	if p, ok := r.Context().Value(peerKey{}).(access.Principal); ok {
-		return p, true
+func (s *Server) identify(op *huma.Operation, w http.ResponseWriter, r *http.Request, now time.Time) (access.Principal, *http.Request, bool) {
+	secret, ok := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
+	secret = strings.TrimSpace(secret)
+	code := op.OperationID == signIn && access.CodeID(secret) != ""
+	peer, local := r.Context().Value(peerKey{}).(access.Principal)
+	if local && !code {
+		return peer, r, true
 	}
 	from, _, err := net.SplitHostPort(r.RemoteAddr)
 	if err != nil {
 		from = r.RemoteAddr
 	}
-	secret, ok := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
+	if local {
+		from = peer.From
+	}
 	challenge := `Bearer realm="dayfly"`
 	detail, hint := "this address needs a token (Authorization: Bearer "+access.Prefix+"...)", "on the server's machine: dayfly token create; then DAYFLY_TOKEN_FILE names the file that holds it"
-	var t access.Token
-	if ok {
-		t, err = s.tokens.Check(r.Context(), strings.TrimSpace(secret))
-		challenge += `, error="invalid_token"`
-		detail, hint = token.ErrUnknown.Message, token.ErrUnknown.Hint
+	p := access.Principal{From: from}
+	unknown := token.ErrUnknown
+	if code {
+		unknown = token.ErrCode
+		var l access.Link
+		l, err = s.tokens.CheckCode(r.Context(), secret)
+		p.ID, p.Name, p.Role = "link:"+l.ID, l.Name, l.Role
+		r = r.WithContext(context.WithValue(r.Context(), codeKey{}, secret))
+	} else if ok {
+		var t access.Token
+		t, err = s.tokens.Check(r.Context(), secret)
+		p.ID, p.Name, p.Role = "token:"+t.ID, t.Name, t.Role
 	}
-	if !ok || errors.Is(err, token.ErrUnknown) {
+	if ok {
+		challenge += `, error="invalid_token"`
+		detail, hint = unknown.Message, unknown.Hint
+	}
+	if !ok || errors.Is(err, unknown) {
 		// Only those who fail wait: a good token behind the same address goes on.
 		if wait := s.mistaken.Take(from, now); wait > 0 {
 			later(w, http.StatusTooManyRequests, wait, "there were too many requests without a good token from "+from)
-			return access.Principal{}, false
+			return access.Principal{}, r, false
 		}
 		if op.Method != http.MethodGet {
 			s.denied(r, op, access.Principal{ID: "none", Name: "nobody known", From: from}, http.StatusUnauthorized, detail)
 		}
 		w.Header().Set("WWW-Authenticate", challenge)
 		refuse(w, http.StatusUnauthorized, detail, hint)
-		return access.Principal{}, false
+		return access.Principal{}, r, false
 	}
 	if err != nil {
 		s.cfg.Log.Warn("tokens cannot be read", "error", err)
 		later(w, http.StatusServiceUnavailable, time.Second, "the store does not answer")
-		return access.Principal{}, false
+		return access.Principal{}, r, false
 	}
-	return access.Principal{ID: "token:" + t.ID, Name: t.Name, Role: t.Role, From: from}, true
+	return p, r, true
 }
 
 // receive reads the body, within its limits of size and time.

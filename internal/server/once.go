@@ -137,7 +137,7 @@ func (s *Server) Tidy(ctx context.Context) error {
 			return err
 		}
 		if len(rs) < r.Limit {
-			return s.audit.Prune(ctx)
+			return errors.Join(s.audit.Prune(ctx), s.tokens.Tidy(ctx))
 		}
 		r.After = rs[len(rs)-1].Name
 	}

@@ -176,11 +176,12 @@ func (s *Server) operations() {
 	})
 	s.events()
 	s.tokenOperations()
+	s.sessionOperations()
 }
 
 // Who is who asks.
 type Who struct {
-	Principal string      `json:"principal" doc:"os:UID or token:ID"`
+	Principal string      `json:"principal" doc:"os:UID, token:ID, or link:ID while signing in"`
 	Name      string      `json:"name"`
 	Role      access.Role `json:"role"`
 	From      string      `json:"from"`
@@ -195,6 +196,7 @@ type Token struct {
 	Created time.Time   `json:"created"`
 	Expires time.Time   `json:"expires"`
 	Used    time.Time   `json:"used,omitzero" doc:"last, to the minute"`
+	Session bool        `json:"session,omitempty" doc:"a browser's, made by a sign-in link"`
 }
 
 // NewToken asks for a token.
@@ -211,7 +213,7 @@ type Minted struct {
 }
 
 func shown(t access.Token) Token {
-	return Token{t.ID, t.Name, t.Role, t.By, t.Created, t.Expires, t.Used}
+	return Token{t.ID, t.Name, t.Role, t.By, t.Created, t.Expires, t.Used, t.Session}
 }
 
 func (s *Server) tokenOperations() {

@@ -1,5 +1,6 @@
 // Package token keeps the tokens by which the API knows who asks: it makes,
-// checks, lists and revokes them. What a token may do is in package access; it
+// checks, lists and revokes them, and makes the links by which a browser signs
+// in. What a token may do is in package access; it
 // must not know HTTP.
 package token
 
@@ -55,6 +56,7 @@ func (k *Tokens) Create(ctx context.Context, by, name string, role access.Role, 
 	if err != nil {
 		return access.Token{}, "", err
 	}
+	all = slices.DeleteFunc(all, func(t access.Token) bool { return t.Session })
 	if len(all) >= Most {
 		return access.Token{}, "", &fault.Error{Kind: fault.Conflict, Op: "create a token", Object: name, Message: fmt.Sprintf("there are %d already", len(all)), Hint: "dayfly token list, dayfly token revoke ID"}
 	}
@@ -116,6 +118,13 @@ func (k *Tokens) Check(ctx context.Context, secret string) (access.Token, error)
 	now := k.Clock.Now()
 	if !t.Matches(secret) || !t.Expires.After(now) {
 		return access.Token{}, ErrUnknown
+	}
+	if t.Of != "" { // a session lives no longer than the token that it is of
+		if _, err := k.Store.Get(ctx, access.TokenKind, t.Of); errors.Is(err, store.ErrNotFound) {
+			return access.Token{}, ErrUnknown
+		} else if err != nil {
+			return access.Token{}, err
+		}
 	}
 	if now.Sub(t.Used) >= precision {
 		t.Used = now

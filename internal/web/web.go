@@ -1,9 +1,10 @@
 // Package web is the console: pages that the browser draws, and the session by
 // which it asks the API. It must not know what the API does.
 //
-// A session is the token itself in a cookie that no script can read and that no
-// other site can have sent. So there is nothing to keep, a token that is revoked
-// ends its sessions, and a session may do what its token may.
+// A session is a token in a cookie that no script can read and that no other
+// site can have sent: one of its own that the API gives for the code of a link,
+// or a token that somebody has. So there is nothing to keep here, a token that
+// is revoked ends its sessions, and a session may do what its token may.
 package web
 
 import (
@@ -158,7 +159,7 @@ func (h *Handler) ask(w http.ResponseWriter, r *http.Request) {
 	h.api.ServeHTTP(w, r)
 }
 
-// session begins one with a token, and ends one.
+// session begins one with the code of a link or with a token, and ends one.
 func (h *Handler) session(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Cache-Control", "no-store")
 	if r.Header.Get(Header) == "" {
@@ -168,32 +169,45 @@ func (h *Handler) session(w http.ResponseWriter, r *http.Request) {
 	c := &http.Cookie{Name: cookie, Path: "/", HttpOnly: true, SameSite: http.SameSiteStrictMode, Secure: r.TLS != nil}
 	switch r.Method {
 	case http.MethodDelete:
+		if old, err := r.Cookie(cookie); err == nil {
+			// What the API says is no matter: the browser forgets its session in any case.
+			_, _ = h.inner(r, http.MethodDelete, "/v1/session", old.Value)
+		}
 		c.MaxAge = -1
 		http.SetCookie(w, c)
 		w.WriteHeader(http.StatusNoContent)
 	case http.MethodPost:
-		var in struct{ Token string }
-		if err := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxSignIn)).Decode(&in); err != nil || in.Token == "" || strings.ContainsAny(in.Token, " \r\n\t;,\"\\") {
-			refuse(w, http.StatusUnprocessableEntity, "a token is expected: {\"token\": \"...\"}")
+		var in struct{ Token, Code string }
+		if err := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxSignIn)).Decode(&in); err != nil || (in.Token == "") == (in.Code == "") || strings.ContainsAny(in.Token+in.Code, " \r\n\t;,\"\\") {
+			refuse(w, http.StatusUnprocessableEntity, "a link's code or a token is expected: {\"code\": \"...\"} or {\"token\": \"...\"}")
 			return
 		}
-		// The API says whether the token is good, and slows down who guesses.
-		who, err := http.NewRequestWithContext(r.Context(), http.MethodGet, "/v1/whoami", http.NoBody)
+		// The API says whether it is good, and slows down who guesses.
+		method, at := http.MethodGet, "/v1/whoami"
+		if in.Code != "" {
+			method, at = http.MethodPost, "/v1/session"
+		}
+		out, err := h.inner(r, method, at, in.Code+in.Token)
 		if err != nil {
 			refuse(w, http.StatusInternalServerError, err.Error())
 			return
 		}
-		who.RemoteAddr, who.Host = r.RemoteAddr, r.Host
-		who.Header.Set("Authorization", "Bearer "+in.Token)
-		out := &answer{head: http.Header{}, status: http.StatusOK}
-		h.api.ServeHTTP(out, who)
 		for _, k := range []string{"Content-Type", "Retry-After"} {
 			if v := out.head.Get(k); v != "" {
 				w.Header().Set(k, v)
 			}
 		}
 		if out.status == http.StatusOK {
-			c.Value, c.MaxAge = in.Token, int(lasts/time.Second)
+			if c.Value, c.MaxAge = in.Token, int(lasts/time.Second); in.Code != "" {
+				var s struct{ Secret string }
+				if json.Unmarshal(out.body.Bytes(), &s) != nil || s.Secret == "" {
+					refuse(w, http.StatusInternalServerError, "the API gave no session")
+					return
+				}
+				c.Value = s.Secret
+				out.body.Reset() // no script reads it
+				out.body.WriteString("{}\n")
+			}
 			http.SetCookie(w, c)
 		}
 		w.WriteHeader(out.status)
@@ -202,6 +216,19 @@ func (h *Handler) session(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Allow", "POST, DELETE")
 		refuse(w, http.StatusMethodNotAllowed, "POST begins a session, DELETE ends it")
 	}
+}
+
+// inner asks the API on behalf of a request.
+func (h *Handler) inner(r *http.Request, method, path, secret string) (*answer, error) {
+	q, err := http.NewRequestWithContext(r.Context(), method, path, http.NoBody)
+	if err != nil {
+		return nil, err
+	}
+	q.RemoteAddr, q.Host = r.RemoteAddr, r.Host
+	q.Header.Set("Authorization", "Bearer "+secret)
+	out := &answer{head: http.Header{}, status: http.StatusOK}
+	h.api.ServeHTTP(out, q)
+	return out, nil
 }
 
 // answer keeps what the API says.

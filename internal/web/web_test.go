@@ -11,6 +11,10 @@ import (
 
 // api takes the token "good" and echoes who asks.
 var api = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	if r.Method == http.MethodPost && r.URL.Path == "/v1/session" && r.Header.Get("Authorization") == "Bearer code" {
+		_, _ = io.WriteString(w, `{"secret":"good"}`)
+		return
+	}
 	if r.Header.Get("Authorization") != "Bearer good" {
 		w.Header().Set("Content-Type", "application/problem+json")
 		w.Header().Set("Retry-After", "7")
@@ -71,10 +75,17 @@ func TestSession(t *testing.T) {
 	if res.StatusCode != http.StatusUnauthorized || len(res.Cookies()) > 0 || res.Header.Get("Retry-After") != "7" {
 		t.Errorf("a wrong token: %s %v", res.Status, res.Cookies())
 	}
-	for _, bad := range []string{"", "{}", `{"token":"a b"}`, `{"token":"` + strings.Repeat("a", maxSignIn) + `"}`} {
+	for _, bad := range []string{"", "{}", `{"token":"a b"}`, `{"token":"good","code":"code"}`, `{"token":"` + strings.Repeat("a", maxSignIn) + `"}`} {
 		if res := do(t, http.MethodPost, "/session", bad, console); res.StatusCode != http.StatusUnprocessableEntity {
 			t.Errorf("%.20q: %s", bad, res.Status)
 		}
+	}
+	if res := do(t, http.MethodPost, "/session", `{"code":"guessed"}`, console); res.StatusCode != http.StatusUnauthorized || len(res.Cookies()) > 0 {
+		t.Errorf("a wrong code: %s %v", res.Status, res.Cookies())
+	}
+	res = do(t, http.MethodPost, "/session", `{"code":"code"}`, console)
+	if body, _ := io.ReadAll(res.Body); res.StatusCode != http.StatusOK || len(res.Cookies()) != 1 || res.Cookies()[0].Value != "good" || strings.Contains(string(body), "good") {
+		t.Errorf("a code: %s %v %s", res.Status, res.Cookies(), body)
 	}
 	res = do(t, http.MethodPost, "/session", `{"token":"good"}`, console)
 	if res.StatusCode != http.StatusOK || len(res.Cookies()) != 1 {

@@ -736,6 +736,26 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/v1/links": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Make a code by which a browser signs in, once
+         * @description Needs the role viewer.
+         */
+        post: operations["create-link"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/v1/releases": {
         parameters: {
             query?: never;
@@ -919,6 +939,30 @@ export interface paths {
         put?: never;
         post?: never;
         delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/session": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Exchange a link's code, which stands in the place of a token, for a session's token
+         * @description Needs the role viewer.
+         */
+        post: operations["sign-in"];
+        /**
+         * End the session whose token asks
+         * @description Needs the role viewer.
+         */
+        delete: operations["sign-out"];
         options?: never;
         head?: never;
         patch?: never;
@@ -1864,6 +1908,19 @@ export interface components {
             /** @description channels that pointed to it before */
             was: string[] | null;
         };
+        Link: {
+            code: string;
+            /**
+             * Format: date-time
+             * @description until when the code can be exchanged, once
+             */
+            expires: string;
+            id: string;
+            /** @description by which the session acts */
+            name: string;
+            /** @enum {string} */
+            role: "viewer" | "deployer" | "operator" | "admin";
+        };
         Minted: {
             by: string;
             /** Format: date-time */
@@ -1875,6 +1932,8 @@ export interface components {
             /** @enum {string} */
             role: "viewer" | "deployer" | "operator" | "admin";
             secret: string;
+            /** @description a browser's, made by a sign-in link */
+            session?: boolean;
             /**
              * Format: date-time
              * @description last, to the minute
@@ -1889,6 +1948,13 @@ export interface components {
             parameter?: string;
             /** @description JSON pointer into the body, as a fragment: #/suites/0 */
             pointer?: string;
+        };
+        NewLink: {
+            /**
+             * @description of the session: at most that of who asks
+             * @enum {string}
+             */
+            role: "viewer" | "deployer" | "operator" | "admin";
         };
         NewToken: {
             /**
@@ -2446,6 +2512,8 @@ export interface components {
             name: string;
             /** @enum {string} */
             role: "viewer" | "deployer" | "operator" | "admin";
+            /** @description a browser's, made by a sign-in link */
+            session?: boolean;
             /**
              * Format: date-time
              * @description last, to the minute
@@ -2455,7 +2523,7 @@ export interface components {
         Who: {
             from: string;
             name: string;
-            /** @description os:UID or token:ID */
+            /** @description os:UID, token:ID, or link:ID while signing in */
             principal: string;
             role: string;
         };
@@ -3836,6 +3904,42 @@ export interface operations {
             };
         };
     };
+    "create-link": {
+        parameters: {
+            query?: never;
+            header?: {
+                /** @description for 24 hours the same key gives the same answer and does nothing again; with another request it is refused */
+                "Idempotency-Key"?: string;
+            };
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["NewLink"];
+            };
+        };
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Link"];
+                };
+            };
+            /** @description Error */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
     "list-releases": {
         parameters: {
             query?: {
@@ -4220,6 +4324,65 @@ export interface operations {
                     "application/xml": string;
                     "text/plain": string;
                 };
+            };
+            /** @description Error */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    "sign-in": {
+        parameters: {
+            query?: never;
+            header?: {
+                /** @description for 24 hours the same key gives the same answer and does nothing again; with another request it is refused */
+                "Idempotency-Key"?: string;
+            };
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Minted"];
+                };
+            };
+            /** @description Error */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    "sign-out": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description No Content */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
             };
             /** @description Error */
             default: {

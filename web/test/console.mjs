@@ -1,26 +1,41 @@
 // The console in a real browser on a real server. It prints one line per step,
 // and ends with 1 at the first thing that is not as it should be.
-//   node console.mjs URL OUT < {"deployer": "LINK", "viewer": "LINK", "environment": "shop-dev"}
+//   node console.mjs URL OUT < {"link": "LINK", "viewer": "TOKEN", "environment": "shop-dev"}
 import { readFileSync, mkdirSync, writeFileSync } from "node:fs";
 import assert from "node:assert/strict";
-import { accessible, records, say, start } from "./browser.mjs";
+import { accessible, records, say, signIn, start } from "./browser.mjs";
 
 const [base, out] = process.argv.slice(2);
-const links = JSON.parse(readFileSync(0, "utf8"));
+const given = JSON.parse(readFileSync(0, "utf8"));
 mkdirSync(out, { recursive: true });
 const { browser, trouble, open, forgive } = await start(base);
-const generation = async (page) => (await records(page, `/v1/environments?name=${links.environment}`)).items[0];
+const generation = async (page) => (await records(page, `/v1/environments?name=${given.environment}`)).items[0];
 
 try {
-  // Signed in by a link, whose token is nowhere to be seen afterwards.
+  // Signed in by a link, without anything typed; its code was never sent in an
+  // address, and is nowhere to be seen afterwards.
   let page = await open();
-  await page.goto(links.deployer);
+  const link = given.link;
+  const code = new URL(link).hash.slice("#code=".length);
+  assert.match(code, /^dfc_/);
+  page.on("request", (r) => (r.url().includes(code) || (r.headers().referer ?? "").includes("code")) && trouble.push(`the code is in an address: ${r.url()}`));
+  await page.goto(link);
   await page.getByRole("heading", { name: "Environments" }).waitFor();
-  await page.getByRole("link", { name: links.environment, exact: true }).waitFor();
-  assert.ok(!page.url().includes("token"), page.url());
+  await page.getByRole("link", { name: given.environment, exact: true }).waitFor();
+  assert.ok(!page.url().includes("#"), page.url());
   assert.equal(await page.evaluate(() => document.cookie), "", "scripts see the cookie");
   assert.equal(await page.evaluate(() => localStorage.length + sessionStorage.length), 0);
   say("signed in by a link");
+
+  // Once: whoever opens it again is told what to do.
+  const late = await open();
+  late.refusals = true;
+  await late.goto(link);
+  await late.getByRole("alert").getByText("dayfly console makes a new one").waitFor();
+  assert.equal(await late.evaluate(() => fetch("/v1/environments").then((r) => r.status)), 401);
+  await late.context().close();
+  forgive(401);
+  say("a link works once");
 
   // One click, and it is counted. The line below tells how it goes, by itself.
   const before = await generation(page);
@@ -29,7 +44,7 @@ try {
     window.reloaded = false;
     addEventListener("click", () => window.clicks++, true);
   });
-  const card = page.getByRole("listitem").filter({ has: page.getByRole("link", { name: links.environment, exact: true }) });
+  const card = page.getByRole("listitem").filter({ has: page.getByRole("link", { name: given.environment, exact: true }) });
   await card.getByText(/new instances? with the newest release/).waitFor();
   await card.getByRole("button", { name: "Deploy" }).click();
   await card.getByText(/of \d+ healthy|release is being resolved|is being baked/).first().waitFor();
@@ -47,10 +62,10 @@ try {
 
   // Before a click it says what the click would do: the release that the box has,
   // the image, how many and how long. Saying so begins nothing.
-  await page.getByRole("link", { name: links.environment, exact: true }).click();
-  const next = await records(page, `/v1/environments/${links.environment}/deploy`);
+  await page.getByRole("link", { name: given.environment, exact: true }).click();
+  const next = await records(page, `/v1/environments/${given.environment}/deploy`);
   assert.ok(next.release.artifact && next.image.there && next.launches > 0, JSON.stringify(next));
-  const will = page.locator(`[id="will-${links.environment}"]`);
+  const will = page.locator(`[id="will-${given.environment}"]`);
   await will.getByText(next.release.artifact).waitFor();
   const text = await will.textContent();
   for (const part of [next.image.name, `${next.size} new instance`, "which serves already", `by the last ${next.launches} launches`]) assert.ok(text.includes(part), `${text}: ${part}`);
@@ -60,16 +75,17 @@ try {
 
   // Every page, in light and dark and narrow.
   const environment = await generation(page);
-  const instance = (await records(page, `/v1/instances?prefix=${links.environment}/&limit=500`)).items.find((i) => i.state === "serving");
+  const instance = (await records(page, `/v1/instances?prefix=${given.environment}/&limit=500`)).items.find((i) => i.state === "serving");
   const pages = {
-    environments: "/", environment: `/environments/${links.environment}`, runs: "/runs", images: "/images", image: `/images/${environment.image}`,
+    environments: "/", environment: `/environments/${given.environment}`, runs: "/runs", images: "/images", image: `/images/${environment.image}`,
     instance: `/instances/${instance.environment}/${instance.generation}/${instance.id}`, events: "/events", report: "/report", missing: "/runs/nothing",
   };
   const run = (await records(page, "/v1/runs")).items[0];
   if (run) pages.run = `/runs/${run.name}`;
   for (const [look, options] of Object.entries({ light: {}, dark: { colorScheme: "dark" }, narrow: { viewport: { width: 360, height: 740 }, isMobile: true } })) {
     const p = await open(options);
-    await p.goto(links.deployer);
+    await p.context().addCookies(await page.context().cookies());
+    await p.goto(base);
     await p.getByRole("heading", { level: 1 }).waitFor();
     for (const [name, path] of Object.entries(pages)) {
       await p.goto(base + path); // an address that can be shared
@@ -89,29 +105,33 @@ try {
   await card.waitFor();
   await page.keyboard.press("Tab");
   assert.equal(await page.evaluate(() => document.activeElement.textContent), "Skip to the content");
-  await card.getByRole("link", { name: links.environment, exact: true }).focus();
+  await card.getByRole("link", { name: given.environment, exact: true }).focus();
   await page.keyboard.press("Enter");
-  await page.getByRole("heading", { level: 1, name: links.environment }).waitFor();
+  await page.getByRole("heading", { level: 1, name: given.environment }).waitFor();
   assert.equal(await page.evaluate(() => document.activeElement.tagName), "H1", "who reads by ear is told of the new page");
   say("works by keyboard");
 
   // A viewer looks and changes nothing; the server says so as well.
   const viewer = await open();
-  await viewer.goto(links.viewer);
-  await viewer.getByRole("link", { name: links.environment, exact: true }).waitFor();
+  await signIn(viewer, base, given.viewer);
+  await viewer.getByRole("link", { name: given.environment, exact: true }).waitFor();
   await viewer.waitForTimeout(300);
   assert.equal(await viewer.getByRole("button", { name: "Deploy" }).count(), 0, "a viewer has a Deploy button");
   viewer.refusals = true;
-  const refused = await viewer.evaluate((e) => fetch(`/v1/environments/${e}`, { method: "DELETE", headers: { "X-Dayfly-Console": "1" } }).then((r) => r.status), links.environment);
+  const refused = await viewer.evaluate((e) => fetch(`/v1/environments/${e}`, { method: "DELETE", headers: { "X-Dayfly-Console": "1" } }).then((r) => r.status), given.environment);
   assert.equal(refused, 403);
-  const forged = await page.evaluate((e) => fetch(`/v1/environments/${e}`, { method: "DELETE" }).then((r) => r.status), links.environment).catch(() => 403);
+  const forged = await page.evaluate((e) => fetch(`/v1/environments/${e}`, { method: "DELETE" }).then((r) => r.status), given.environment).catch(() => 403);
   assert.equal(forged, 403, "a request without the console's header changes something");
   forgive(403);
   say("a viewer changes nothing");
 
   // Out, and not in again with a wrong token.
   page.refusals = true;
+  const session = await page.context().cookies();
   await page.getByRole("button", { name: "Sign out" }).click();
+  await page.getByLabel("Token").waitFor();
+  await page.context().addCookies(session);
+  assert.equal(await page.evaluate(() => fetch("/v1/environments").then((r) => r.status)), 401, "a session goes on after its end");
   await page.getByLabel("Token").fill("wrong");
   await accessible(page, "signing in");
   await page.getByRole("button", { name: "Sign in" }).click();
