@@ -20,6 +20,7 @@ var meanings = map[string]string{
 	"image.role":                               "Role of the machines; the fact `dayfly_role` and `$DAYFLY_ROLE`. Default: the blueprint's name.",
 	"image.boot":                               "`armed`: the agent fires at boot what the bake armed. `puppet`: Puppet's agent runs against `image.puppet.server` first; [what that costs](../howto/puppet.md#boot-puppet).",
 	"image.keep_failed":                        "How long a failed bake keeps its builder, for a look and for `dayfly bake --resume`; `0s`: not at all.",
+	"image.refresh":                            "How often the image is made anew although nothing of the blueprint changed: base image, packages and the Puppet server's code may have. The newest inputs of the blueprint are; `NAME/candidate` moves to what they give. Without it: never. See [images](../howto/images.md#baked-anew).",
 	"image.verify":                             "What every image must pass on two fresh instances: scripts, and goss files (`.yaml`; goss 0.4.9).",
 	"image.secrets_allow":                      "What may look like a secret on the image: a list of `{ path, reason }`. Without it a key, token or password on a fresh instance fails the bake.",
 	"image.secrets_allow[].path":               "Absolute, or a pattern; with a slash at the end, all below a folder.",

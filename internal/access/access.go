@@ -37,6 +37,7 @@ var Needs = map[string]Role{
 	"list-bakes":        Viewer,
 	"list-images":       Viewer,
 	"list-channels":     Viewer,
+	"list-refreshes":    Viewer,
 	"list-releases":     Viewer,
 	"list-environments": Viewer,
 	"list-generations":  Viewer,

@@ -58,7 +58,8 @@ func beside(i image.Image) map[string]string {
 func (b Bake) image(role, base string) image.Image {
 	return image.Image{
 		Name: b.Name, Blueprint: b.Blueprint, Inputs: b.Inputs, AMI: b.AMI, Parent: b.Base, State: image.Candidate,
-		Role: role, Bake: b.Name, Checks: b.Checks, Canaries: b.Canaries, By: b.By, Base: base, Resumed: b.From, Tries: b.Try, Hands: b.Hands,
+		Refreshed: b.Refreshed,
+		Role:      role, Bake: b.Name, Checks: b.Checks, Canaries: b.Canaries, By: b.By, Base: base, Resumed: b.From, Tries: b.Try, Hands: b.Hands,
 		Report: b.report(), Inventory: b.results() + verify.Inventory, SBOM: b.results() + verify.SBOM,
 	}
 }

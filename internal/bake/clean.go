@@ -190,8 +190,13 @@ func (l *Loop) finish(ctx context.Context, b Bake, statement string) error {
 	}
 	im := cur.image(bp.Image.Role, bp.Image.Base)
 	im.Created, im.Seconds, im.Attestation = now, now.Sub(cur.Created).Seconds(), statement
-	return l.Store.Apply(ctx, reconcile.Epoch(ctx),
+	ws := []store.Write{
 		store.Put(Kind, b.Name, version, cur),
 		store.Put(image.Kind, cur.Image, imVersion, im),
-		store.Put(image.ChannelKind, channel, chVersion, ch))
+		store.Put(image.ChannelKind, channel, chVersion, ch),
+	}
+	if r, ok := cur.refresh(now); ok {
+		ws = append(ws, store.Put(RefreshKind, r.Name, store.Any, r))
+	}
+	return l.Store.Apply(ctx, reconcile.Epoch(ctx), ws...)
 }

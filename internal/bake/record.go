@@ -43,10 +43,14 @@ type Bake struct {
 	Blueprint string `json:"blueprint"`
 	Files     string `json:"files"`  // digest of the packed blueprint
 	Inputs    string `json:"inputs"` // sha256:… over everything that matters
-	Base      string `json:"base"`   // AMI
-	Attempt   int    `json:"attempt"`
-	Try       int    `json:"try,omitempty"` // how often this attempt was resumed
-	By        string `json:"by"`
+	// Plain is Inputs without the date of a refresh, Refreshed that date.
+	Plain     string        `json:"plain,omitempty"`
+	Refreshed time.Time     `json:"refreshed,omitzero"`
+	Refresh   time.Duration `json:"refresh,omitempty"` // when the next one is due, after its end; 0 = never
+	Base      string        `json:"base"`              // AMI
+	Attempt   int           `json:"attempt"`
+	Try       int           `json:"try,omitempty"` // how often this attempt was resumed
+	By        string        `json:"by"`
 
 	Step     Step             `json:"step"`
 	Sentence string           `json:"sentence"` // what is going on, for people

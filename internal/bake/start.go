@@ -53,8 +53,22 @@ func (l *Loop) launchable(ctx context.Context, ami string) error {
 	return err
 }
 
-// fresh is the first attempt of a bake.
+// fresh is the first attempt of a bake. Where its inputs were baked anew, it is
+// the last such bake: its image is there.
 func (l *Loop) fresh(ctx context.Context, b *blueprint.Blueprint, files fs.FS, filesDigest, by string) (Bake, error) {
+	first, err := l.plain(ctx, b, files, filesDigest, by)
+	if err != nil {
+		return first, err
+	}
+	r, _, err := store.Get[Refresh](ctx, l.Store, RefreshKind, first.Name)
+	if errors.Is(err, store.ErrNotFound) || err == nil && r.Date.IsZero() {
+		return first, nil
+	}
+	return first.dated(r.Date, l.StackName, l.Clock.Now()), err
+}
+
+// plain is the first attempt of a bake of inputs that were never baked.
+func (l *Loop) plain(ctx context.Context, b *blueprint.Blueprint, files fs.FS, filesDigest, by string) (Bake, error) {
 	base, err := l.base(ctx, b.Image.Base)
 	if err != nil {
 		return Bake{}, err
@@ -68,14 +82,19 @@ func (l *Loop) fresh(ctx context.Context, b *blueprint.Blueprint, files fs.FS, f
 		return Bake{}, fmt.Errorf("read the bake's inputs: %w", err)
 	}
 	return Bake{
-		Name: b.Name + "-" + strings.TrimPrefix(inputs, "sha256:")[:16], Blueprint: b.Name, Files: filesDigest, Inputs: inputs, Base: base, By: by,
-		Keep: b.Image.KeepFailed, Puppet: b.Image.Puppet.Deadline, Wanted: wanted,
+		Name: recordName(b.Name, inputs), Blueprint: b.Name, Files: filesDigest, Inputs: inputs, Plain: inputs, Base: base, By: by,
+		Keep: b.Image.KeepFailed, Puppet: b.Image.Puppet.Deadline, Wanted: wanted, Refresh: b.Image.Refresh,
 	}.attempt(1, l.StackName, l.Clock.Now()), nil
+}
+
+func recordName(blueprint, inputs string) string {
+	return blueprint + "-" + strings.TrimPrefix(inputs, "sha256:")[:16]
 }
 
 // attempt is a bake of the same inputs from the beginning.
 func (b Bake) attempt(n int, stack func(string) string, now time.Time) Bake {
 	return Bake{
+		Plain: b.Plain, Refreshed: b.Refreshed, Refresh: b.Refresh,
 		Name: b.Name, Blueprint: b.Blueprint, Files: b.Files, Inputs: b.Inputs, Base: b.Base, By: b.By, Keep: b.Keep, Puppet: b.Puppet, Wanted: b.Wanted,
 		Attempt: n, Step: Inputs, Sentence: Inputs.stage().sentence, Stack: stack(fmt.Sprintf("bake-%s-%d", b.Name, n)), Origin: b.Name,
 		Prefix: fmt.Sprintf("bake/%s/%d/", b.Name, n), Created: now, Since: now,
@@ -89,6 +108,15 @@ func (l *Loop) Start(ctx context.Context, b *blueprint.Blueprint, files fs.FS, f
 	if err != nil {
 		return Bake{}, err
 	}
+	out, err := l.begin(ctx, fresh, filesDigest, by)
+	if err != nil || out.Step != Done {
+		return out, err
+	}
+	return out, l.schedule(ctx, fresh, out.Ended)
+}
+
+// begin starts a bake, unless it is under way or its image is there.
+func (l *Loop) begin(ctx context.Context, fresh Bake, filesDigest, by string) (Bake, error) {
 	name := fresh.Name
 	for range 10 {
 		want := fresh

@@ -38,6 +38,9 @@ type Image struct {
 	// KeepFailed is how long a failed bake keeps its builder for a look and
 	// another try; 0 = not at all, default 2h.
 	KeepFailed time.Duration
+	// Refresh is how often an image is made anew although its inputs are the
+	// same; 0 = never.
+	Refresh time.Duration
 }
 
 // Allow is an exception from the search for secrets.

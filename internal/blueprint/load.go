@@ -113,6 +113,7 @@ func (r *reader) image(o *object) Image {
 		Boot: i.oneOf("boot", "armed", "armed", "puppet"),
 	}
 	im.KeepFailed = i.duration("keep_failed", 2*time.Hour, 0, day)
+	im.Refresh = i.duration("refresh", 0, time.Hour, 30*day)
 	im.Verify = i.strings("verify")
 	im.SecretsAllow = r.allow(i.node("secrets_allow"))
 	im.Puppet = r.puppet(o, im.Role)

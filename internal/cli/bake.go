@@ -17,6 +17,7 @@ import (
 type bakeCmd struct {
 	Run  bakeRunCmd  `cmd:"" default:"withargs" help:"Make the image: dayfly bake shop."`
 	List bakeListCmd `cmd:"" help:"List bakes, and the builders that failed ones keep."`
+	Due  bakeDueCmd  `cmd:"" help:"Say when images are baked anew from the same inputs (image.refresh), and how the last time went."`
 	Exec bakeExecCmd `cmd:"" help:"Run a command on the builder, or on a canary, that a failed bake keeps: dayfly bake exec shop-0123456789abcdef -- tail /var/log/syslog."`
 	Drop bakeDropCmd `cmd:"" help:"Remove what a failed bake keeps, or cancel a bake."`
 }

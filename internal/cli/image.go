@@ -93,6 +93,9 @@ func showImage(w io.Writer, i image.Image) {
 	row("inputs", "%s", i.Inputs)
 	row("role", "%s", i.Role)
 	row("made", "%s by %s, in %.0f s", i.Created.Local().Format(time.DateTime), i.By, i.Seconds)
+	if !i.Refreshed.IsZero() {
+		row("made anew", "from the same inputs, as of %s (image.refresh)", i.Refreshed.Local().Format(time.DateTime))
+	}
 	switch {
 	case i.Resumed != "":
 		row("made on", "the builder that the failed bake %s kept: not from nothing", i.Resumed)

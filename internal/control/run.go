@@ -278,7 +278,7 @@ func (c *Control) wire(agent, probe []byte, openBox func(address string) (box.Bo
 	c.sweeper = &sweep.Sweeper{Store: st, Cloud: c.cloud, Live: c.live, Clock: clk}
 	rc := rollout.Config{Store: st, Cloud: c.cloud, Blueprints: c.files, Templates: templates{}, Images: c.bakes, Releases: c.resolver, Clock: clk, Log: cfg.Log, Patience: patience}
 	c.engine = reconcile.New(reconcile.Config{Store: st, Clock: clk, Log: cfg.Log, Holder: cmp.Or(cfg.replica, owner), Ran: c.metrics.Run, Context: c.context, Loops: []reconcile.Loop{
-		c.bakes,
+		c.bakes, bake.Refreshes{Loop: c.bakes},
 		&rollout.Foundations{Config: rc}, &rollout.Generations{Config: rc}, &rollout.Environments{Config: rc},
 		&advance.Loop{Store: st, Cloud: c.cloud, Blueprints: suiteFiles{c.files}, Images: c.bakes, Releases: c.resolver, Deployer: c, Metrics: c, Prover: c, Capacity: pipeline.Capacity{Instances: cfg.TestInstances, Launching: cfg.TestLaunching}, Clock: clk, Log: cfg.Log, StackName: name},
 		&renew.Loop{Store: st, Clock: clk, Log: cfg.Log, Budget: cfg.ImageBudget},

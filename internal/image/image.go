@@ -31,6 +31,7 @@ type Image struct {
 	Checks    []Check   `json:"checks,omitempty"`
 	By        string    `json:"by,omitempty"`
 	Base      string    `json:"base,omitempty"`      // as the blueprint names it
+	Refreshed time.Time `json:"refreshed,omitzero"`  // it was made anew from the same inputs, because of this date
 	Resumed   string    `json:"resumed,omitempty"`   // the failed bake whose builder it was made on: not made from nothing
 	Tries     int       `json:"tries,omitempty"`     // how often the bake was resumed
 	Hands     int       `json:"hands,omitempty"`     // commands that people ran on the builder

@@ -162,6 +162,7 @@ func (s *Server) operations() {
 	records[bake.Bake](s, "bakes", bake.Kind, "why")
 	records[image.Image](s, "images", image.Kind, "images")
 	records[image.Channel](s, "channels", image.ChannelKind, "images")
+	records[bake.Refresh](s, "refreshes", bake.RefreshKind, "bakes")
 	records[release.Release](s, "releases", release.Kind, "release list")
 	records[environment.Environment](s, "environments", environment.Kind, "env list")
 	records[environment.Generation](s, "generations", environment.GenerationKind, "env show")

@@ -756,6 +756,26 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/v1/refreshes": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * List refreshes, by name
+         * @description Needs the role viewer.
+         */
+        get: operations["list-refreshes"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/v1/releases": {
         parameters: {
             query?: never;
@@ -1229,10 +1249,15 @@ export interface components {
             name: string;
             op?: string;
             origin: string;
+            plain?: string;
             prefix: string;
             profile?: string;
             /** Format: int64 */
             puppet: number;
+            /** Format: int64 */
+            refresh?: number;
+            /** Format: date-time */
+            refreshed?: string;
             /** Format: int64 */
             refused?: number;
             /** Format: date-time */
@@ -1261,6 +1286,21 @@ export interface components {
             instance: string;
             stderr: string;
             stdout: string;
+        };
+        BakeRefresh: {
+            bake?: string;
+            blueprint: string;
+            /** Format: date-time */
+            date?: string;
+            error?: string;
+            /** Format: int64 */
+            every: number;
+            files: string;
+            name: string;
+            /** Format: date-time */
+            next: string;
+            /** Format: date-time */
+            trying?: string;
         };
         BakeTiming: {
             /** Format: double */
@@ -1714,6 +1754,8 @@ export interface components {
             name: string;
             op?: string;
             parent: string;
+            /** Format: date-time */
+            refreshed?: string;
             report?: string;
             resumed?: string;
             /** Format: date-time */
@@ -2059,6 +2101,16 @@ export interface components {
         };
         PageInstance: {
             items: components["schemas"]["Instance"][] | null;
+            /** @description cursor of the next page; absent on the last one */
+            next?: string;
+            /**
+             * Format: int64
+             * @description since=REVISION in GET /v1/watch misses nothing that came after this list
+             */
+            revision: number;
+        };
+        PageRefresh: {
+            items: components["schemas"]["BakeRefresh"][] | null;
             /** @description cursor of the next page; absent on the last one */
             next?: string;
             /**
@@ -3927,6 +3979,43 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["Link"];
+                };
+            };
+            /** @description Error */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    "list-refreshes": {
+        parameters: {
+            query?: {
+                /** @description names begin with it */
+                prefix?: string;
+                /** @description exactly this one */
+                name?: string;
+                /** @description next of the page before */
+                cursor?: string;
+                limit?: number;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["PageRefresh"];
                 };
             };
             /** @description Error */
