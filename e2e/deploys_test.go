@@ -88,6 +88,37 @@ func TestDeploysUnderLoad(t *testing.T) {
 	if met > 60 {
 		t.Errorf("%d requests met the bad release: more than a tenth of those of a few seconds", met)
 	}
+
+	// The same without a check: the load balancer's figures say it. Every fifth
+	// request is an order.
+	w.edit(t, "dayfly.yaml", "check: deploy/check", "max_error_rate: 1%")
+	w.release(t, "1.4.0", "rm -rf /srv/shop/data; touch /srv/shop/data", true)
+	before = time.Now()
+	out, err = w.try("deploy", w.shop, "small")
+	if err == nil || !strings.Contains(out, "of its") || !strings.Contains(out, "requests were answered with 5xx (max_error_rate: 1 %)") {
+		t.Fatalf("the deploy of a release that takes no orders ended with %v: %s", err, out)
+	}
+	time.Sleep(load.Slowly + time.Second)
+	back = time.Now()
+	w.serves(t, "1.1.0")
+	if e := w.show(t); e.Serving != e.Want || !strings.Contains(e.Error, "were answered with 5xx") {
+		t.Errorf("%+v", e)
+	}
+	none("a release was left for its errors", back)
+	t.Logf("%d requests met the release that takes no orders; it was left %s after the deploy began", len(l.Since(before)), back.Sub(before).Round(time.Second))
+
+	// One whose answers are right, and slow: most of the time it stands still.
+	w.edit(t, "dayfly.yaml", "max_error_rate: 1%", "max_latency: 300ms")
+	w.release(t, "1.5.0", `mv bin/shop bin/shop.real
+printf '%s\n' '#!/bin/sh' '"$0.real" &' 'p=$!' 'while sleep 0.2 && kill -STOP $p; do sleep 1.2; kill -CONT $p; done' >bin/shop
+chmod 755 bin/shop`, true)
+	before = time.Now()
+	out, err = w.try("deploy", w.shop, "small")
+	if err == nil || !strings.Contains(out, "on average (max_latency: 300ms)") {
+		t.Fatalf("the deploy of a slow release ended with %v: %s", err, out)
+	}
+	w.serves(t, "1.1.0")
+	t.Logf("the slow release was left %s after the deploy began: %s", time.Since(before).Round(time.Second), w.show(t).Error)
 	ended()
 	w.must(t, "env", "destroy", "shop-small")
 }

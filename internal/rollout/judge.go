@@ -63,7 +63,7 @@ func (l *Environments) counts(ctx context.Context, e environment.Environment, o 
 	if !known || c.shift.To != g.Number || !c.shift.Since.Equal(e.Shift.Since) || o.Now.Sub(c.asked) >= period/4 {
 		from, _ := environment.Window(e.Shift.Since, o.Now, period)
 		c = counted{shift: *e.Shift, asked: o.Now}
-		if from.Before(o.Now) {
+		if o.Now.Sub(from) >= time.Second { // else there can be none
 			c.figures, c.err = l.Cloud.Figures(ctx, listener, slices.Concat(g.TargetGroups, old.TargetGroups), from, o.Now)
 		}
 		if c.err != nil && interrupted(c.err) {
