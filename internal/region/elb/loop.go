@@ -110,17 +110,20 @@ func (s *Service) pass(ctx context.Context) time.Duration {
 				return err
 			}
 			// Asking the balancer costs it and us more than a change of something
-			// else is worth; the pass after wait asks.
+			// else is worth; the pass after wait asks. The more servers there are,
+			// the longer an answer takes, and the longer the rest after it.
+			began := s.now()
 			s.applyMu.Lock()
-			early := s.now().Sub(s.mirrored[vpc]) < eager
-			if !early {
-				s.mirrored[vpc] = s.now()
-			}
+			early := began.Before(s.askAgain[vpc])
 			s.applyMu.Unlock()
 			if early {
 				return nil
 			}
-			return s.mirror(ctx, vpc)
+			err := s.mirror(ctx, vpc)
+			s.applyMu.Lock()
+			s.askAgain[vpc] = began.Add(max(eager, restFor*s.now().Sub(began)))
+			s.applyMu.Unlock()
+			return err
 		})
 	}
 	if now := s.now(); now.Sub(s.dead) >= deadEvery {

@@ -83,7 +83,7 @@ type Service struct {
 	busy     map[string]bool
 	applyMu  sync.Mutex
 	applied  map[string]balancer.Config // what each VPC's balancer was given last
-	mirrored map[string]time.Time       // when each was asked about health
+	askAgain map[string]time.Time       // before when each is not asked about health
 	dead     time.Time                  // when instances that ended were looked for; only the loop touches it
 }
 
@@ -95,7 +95,7 @@ func New(c Config) (*Service, error) {
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
 	}
-	s := &Service{c: c, ids: ids.New(c.Rand), kick: make(chan struct{}, 1), busy: map[string]bool{}, applied: map[string]balancer.Config{}, mirrored: map[string]time.Time{}}
+	s := &Service{c: c, ids: ids.New(c.Rand), kick: make(chan struct{}, 1), busy: map[string]bool{}, applied: map[string]balancer.Config{}, askAgain: map[string]time.Time{}}
 	var err error
 	if s.balancers, err = state.NewTable[loadBalancer](c.DB, "elb.loadbalancer"); err != nil {
 		return nil, fmt.Errorf("elb: %w", err)

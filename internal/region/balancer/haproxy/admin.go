@@ -1,7 +1,6 @@
 package haproxy
 
 import (
-	"encoding/csv"
 	"fmt"
 	"io"
 	"net"
@@ -57,37 +56,102 @@ func order(dir string, commands []string) error {
 	return nil
 }
 
-// stat is a row of "show stat".
-type stat map[string]string
+// column is one of those of "show stat" that are read here, out of a hundred.
+type column int
 
-func (s stat) int(field string) int64 {
-	n, _ := strconv.ParseInt(s[field], 10, 64)
+const (
+	pxname column = iota
+	svname
+	status
+	scur
+	checkStatus
+	checkCode
+	lastChk
+	stot
+	reqTot
+	hrsp2xx
+	hrsp3xx
+	hrsp4xx
+	hrsp5xx
+	econ
+	rtime
+	columns
+)
+
+var columnNames = map[string]column{
+	"pxname": pxname, "svname": svname, "status": status, "scur": scur, "check_status": checkStatus, "check_code": checkCode, "last_chk": lastChk,
+	"stot": stot, "req_tot": reqTot, "hrsp_2xx": hrsp2xx, "hrsp_3xx": hrsp3xx, "hrsp_4xx": hrsp4xx, "hrsp_5xx": hrsp5xx, "econ": econ, "rtime": rtime,
+}
+
+// stat is a row of "show stat".
+type stat [columns]string
+
+func (s *stat) int(c column) int64 {
+	n, _ := strconv.ParseInt(s[c], 10, 64)
 	return n
 }
 
-// stats reads the rows of servers (kind 4) or backends (kind 2).
+// stats reads the rows of servers (kind 4) or backends (kind 2). Servers in
+// maintenance, which is what slots are that nobody uses, are left out: there are
+// more of them than of others, and each row has a hundred columns.
 func stats(dir string, kind int) ([]stat, error) {
-	out, err := admin(dir, fmt.Sprintf("show stat -1 %d -1", kind))
+	out, err := admin(dir, fmt.Sprintf("show stat -1 %d -1 no-maint", kind))
 	if err != nil {
 		return nil, fmt.Errorf("admin socket: %w", err)
 	}
-	r := csv.NewReader(strings.NewReader(strings.TrimPrefix(out, "# ")))
-	r.FieldsPerRecord = -1
-	rows, err := r.ReadAll()
-	if err != nil || len(rows) == 0 {
-		return nil, fmt.Errorf("admin socket: statistics: %v", err)
+	return parseStats(out)
+}
+
+func parseStats(out string) ([]stat, error) {
+	head, rest, _ := strings.Cut(out, "\n")
+	head, ok := strings.CutPrefix(head, "# ")
+	if !ok {
+		return nil, fmt.Errorf("admin socket: statistics: %.80q", out)
+	}
+	var at []column // of each column of the answer
+	for name := range strings.SplitSeq(head, ",") {
+		c, ok := columnNames[name]
+		if !ok {
+			c = columns
+		}
+		at = append(at, c)
 	}
 	var all []stat
-	for _, row := range rows[1:] {
-		s := stat{}
-		for i, name := range rows[0] {
-			if i < len(row) {
-				s[name] = row[i]
+	for line := range strings.Lines(rest) {
+		line = strings.TrimRight(line, "\n")
+		if line == "" {
+			continue
+		}
+		var s stat
+		for _, c := range at {
+			var field string
+			field, line = cutField(line)
+			if c < columns {
+				s[c] = field
 			}
 		}
 		all = append(all, s)
 	}
 	return all, nil
+}
+
+// cutField takes the first field off a line of CSV.
+func cutField(line string) (field, rest string) {
+	if !strings.HasPrefix(line, `"`) {
+		field, rest, _ = strings.Cut(line, ",")
+		return field, rest
+	}
+	for i := 1; i < len(line); i++ {
+		if line[i] != '"' {
+			continue
+		}
+		if i+1 < len(line) && line[i+1] == '"' {
+			i++
+			continue
+		}
+		return strings.ReplaceAll(line[1:i], `""`, `"`), strings.TrimPrefix(line[i+1:], ",")
+	}
+	return line[1:], ""
 }
 
 // server is a row of "show servers state".
@@ -102,25 +166,18 @@ func servers(dir, backend string) (map[string]server, error) {
 		return nil, fmt.Errorf("admin socket: %w", err)
 	}
 	all := map[string]server{}
-	var columns []string
+	name, state := -1, -1 // where these are in a line
 	for l := range strings.Lines(out) {
 		if rest, ok := strings.CutPrefix(l, "# "); ok {
-			columns = strings.Fields(rest)
+			head := strings.Fields(rest)
+			name, state = slices.Index(head, "srv_name"), slices.Index(head, "srv_op_state")
 			continue
 		}
-		fields := strings.Fields(l)
-		if len(fields) < 10 || len(columns) == 0 {
-			continue
+		if fields := strings.Fields(l); name >= 0 && len(fields) > max(name, state, 9) {
+			all[fields[name]] = server{up: fields[state] == "2"}
 		}
-		get := func(name string) string {
-			if i := slices.Index(columns, name); i >= 0 && i < len(fields) {
-				return fields[i]
-			}
-			return ""
-		}
-		all[get("srv_name")] = server{up: get("srv_op_state") == "2"}
 	}
-	if len(columns) == 0 {
+	if name < 0 || state < 0 {
 		return nil, fmt.Errorf("admin socket: %s", strings.TrimSpace(out))
 	}
 	return all, nil

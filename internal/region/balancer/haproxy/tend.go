@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -134,8 +135,8 @@ func (v *vpc) why(pool string, n int) string {
 		return ""
 	}
 	for _, r := range rows {
-		if r["pxname"] == waitName(pool) && r["svname"] == fmt.Sprintf("s%d", n) {
-			return detail(r)
+		if r[pxname] == waitName(pool) && r[svname] == fmt.Sprintf("s%d", n) {
+			return detail(&r)
 		}
 	}
 	return ""
@@ -161,9 +162,16 @@ func (b *Balancer) Health(_ context.Context, id string) ([]balancer.ServerHealth
 	if err != nil {
 		return nil, fmt.Errorf("balancer: %s: %w", id, err)
 	}
-	byName := make(map[string]stat, len(rows))
-	for _, r := range rows {
-		byName[r["pxname"]+"/"+r["svname"]] = r
+	type name struct{ pool, server string }
+	byName := make(map[name]*stat, len(rows))
+	for k := range rows {
+		byName[name{rows[k][pxname], rows[k][svname]}] = &rows[k]
+	}
+	row := func(pool, kind string, n int) *stat {
+		if r := byName[name{pool, kind + strconv.Itoa(n)}]; r != nil {
+			return r
+		}
+		return &stat{}
 	}
 	var out []balancer.ServerHealth
 	elder := v.elders()
@@ -175,15 +183,22 @@ func (b *Balancer) Health(_ context.Context, id string) ([]balancer.ServerHealth
 			}
 			continue
 		}
+		be, wait := backendName(cp.ID), waitName(cp.ID)
+		var conns map[string]int
+		if slices.ContainsFunc(p.Used, func(s *slot) bool { return s.Removed || s.Draining }) {
+			// A part of what drains is in maintenance.
+			if conns, err = busy(v.dir, be); err != nil {
+				return nil, fmt.Errorf("balancer: %s: %w", id, err)
+			}
+		}
 		for _, s := range p.Used {
-			r := byName[fmt.Sprintf("%s/s%d", backendName(cp.ID), s.N)]
-			open := byName[fmt.Sprintf("%s/b%d", backendName(cp.ID), s.N)]
-			wait := byName[fmt.Sprintf("%s/s%d", waitName(cp.ID), s.N)]
-			h := balancer.ServerHealth{Pool: cp.ID, Server: s.Server, Sessions: int(r.int("scur") + open.int("scur"))}
-			up := strings.HasPrefix(r["status"], "UP")
+			r, open := row(be, "s", s.N), row(be, "b", s.N)
+			h := balancer.ServerHealth{Pool: cp.ID, Server: s.Server, Sessions: int(r.int(scur) + open.int(scur))}
+			up := strings.HasPrefix(r[status], "UP")
 			switch {
 			case s.Removed || s.Draining:
 				h.Health = balancer.Draining
+				h.Sessions = max(h.Sessions, conns[fmt.Sprintf("s%d", s.N)]+conns[fmt.Sprintf("b%d", s.N)])
 				if h.Sessions == 0 && elder(s) {
 					h.Sessions = 1 // at least: nobody may end it
 				}
@@ -195,7 +210,7 @@ func (b *Balancer) Health(_ context.Context, id string) ([]balancer.ServerHealth
 					h.Detail = s.Why
 				}
 			default:
-				h.Health, h.Detail = balancer.Initial, detail(wait)
+				h.Health, h.Detail = balancer.Initial, detail(row(wait, "s", s.N))
 			}
 			out = append(out, h)
 		}
@@ -204,21 +219,21 @@ func (b *Balancer) Health(_ context.Context, id string) ([]balancer.ServerHealth
 }
 
 // detail says in words what a check found.
-func detail(r stat) string {
-	status := strings.TrimPrefix(r["check_status"], "* ")
+func detail(r *stat) string {
+	found := strings.TrimPrefix(r[checkStatus], "* ")
 	switch {
-	case strings.HasSuffix(status, "TOUT"):
+	case strings.HasSuffix(found, "TOUT"):
 		return "timeout"
-	case status == "L4CON":
-		if strings.Contains(strings.ToLower(r["last_chk"]), "route") {
+	case found == "L4CON":
+		if strings.Contains(strings.ToLower(r[lastChk]), "route") {
 			return "no route to host"
 		}
 		return "connection refused"
-	case status == "L7STS":
-		return "HTTP " + r["check_code"]
-	case status == "L7RSP", status == "L6RSP":
+	case found == "L7STS":
+		return "HTTP " + r[checkCode]
+	case found == "L7RSP", found == "L6RSP":
 		return "invalid response"
-	case status == "SOCKERR":
+	case found == "SOCKERR":
 		return "connection failed"
 	}
 	return ""
@@ -228,10 +243,10 @@ func detail(r stat) string {
 // these alone.
 func (v *vpc) counted() ([]balancer.Stats, error) {
 	rows, err := stats(v.dir, 2)
-	now := map[string]stat{}
+	now := map[string]*stat{}
 	if err == nil {
-		for _, r := range rows {
-			now[r["pxname"]] = r
+		for k := range rows {
+			now[rows[k][pxname]] = &rows[k]
 		}
 	}
 	var out []balancer.Stats
@@ -239,25 +254,28 @@ func (v *vpc) counted() ([]balancer.Stats, error) {
 	for _, id := range slices.Sorted(maps.Keys(v.rec.Pools)) {
 		s, r := v.rec.Base[id], now[backendName(id)]
 		s.Pool = id
-		n := r.int("stot")
-		if r["req_tot"] != "" {
-			n = r.int("req_tot")
+		if r == nil {
+			r = &stat{}
+		}
+		n := r.int(stot)
+		if r[reqTot] != "" {
+			n = r.int(reqTot)
 		}
 		s.Requests += n
 		// The process tells the average of its last requests alone.
 		took[id], heard[id] = v.took[id], v.heard[id]
 		if err == nil {
 			if v.heard != nil && n > heard[id] {
-				took[id] += time.Duration(n-heard[id]) * time.Duration(r.int("rtime")) * time.Millisecond
+				took[id] += time.Duration(n-heard[id]) * time.Duration(r.int(rtime)) * time.Millisecond
 			}
 			heard[id] = n
 		}
 		s.Took = took[id]
-		s.Status2xx += r.int("hrsp_2xx")
-		s.Status3xx += r.int("hrsp_3xx")
-		s.Status4xx += r.int("hrsp_4xx")
-		s.Status5xx += r.int("hrsp_5xx")
-		s.ConnErrors += r.int("econ")
+		s.Status2xx += r.int(hrsp2xx)
+		s.Status3xx += r.int(hrsp3xx)
+		s.Status4xx += r.int(hrsp4xx)
+		s.Status5xx += r.int(hrsp5xx)
+		s.ConnErrors += r.int(econ)
 		out = append(out, s)
 	}
 	if err == nil {
