@@ -112,7 +112,7 @@ func TestErrorsInTheSoak(t *testing.T) {
 		w.mustDeploy()
 		w.wait("the soak", func() bool { s := w.env().Shift; return s != nil && s.To == 2 && !s.Soak.IsZero() })
 		time.Sleep(5 * time.Minute)
-		w.cloud.Err(w.gen(2).Stack, 0.5)
+		w.cloud.Replan(w.gen(2).Stack, func(p *cloudtest.Plan) { p.Errors = 0.5 })
 		w.wait("it goes back", func() bool { e := w.env(); return e.LastBack != nil && !e.LastBack.Done.IsZero() })
 		if e := w.env(); e.Serving != 1 || !strings.Contains(e.Error, "were answered with 5xx") {
 			t.Errorf("%+v", e)
@@ -168,6 +168,35 @@ func TestSlowAnswersGoBack(t *testing.T) {
 		w.mustDeploy()
 		w.wait("it goes back", func() bool { e := w.env(); return e.LastBack != nil && !e.LastBack.Done.IsZero() })
 		if e := w.env(); e.Serving != 1 || !strings.Contains(e.Error, "took 300ms on average (max_latency: 200ms)") || w.weights()[1] != 100 {
+			t.Errorf("%+v", e)
+		}
+		w.destroy()
+		w.nothingLeft()
+	})
+}
+
+// While a rolling deploy grows for its next step, the traffic that it has is
+// judged all the same.
+func TestErrorsWhileItGrows(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		defer w.start(w.store)()
+		w.cloud.Rate = 50
+		w.as("dev: { size: 10, lease: 24h, replace: { strategy: rolling, steps: [20, 50, 100], pause: 30s, max_error_rate: 1% }, soak: 5m }")
+		w.mustDeploy()
+		w.wait("it is settled", func() bool { return len(w.env().Good) == 1 })
+		w.box.set(func(b *fakeBox) { b.body = "two" })
+		w.mustDeploy()
+		w.wait("a fifth of the traffic", func() bool { return w.weights()[2] == 20 })
+		w.cloud.Replan(w.gen(2).Stack, func(p *cloudtest.Plan) { p.Boot = 6 * time.Minute })
+		w.wait("it grows", func() bool { s := w.env().Shift; return s != nil && s.Step == 1 && s.Since.IsZero() })
+		w.cloud.Replan(w.gen(2).Stack, func(p *cloudtest.Plan) { p.Errors = 0.5 })
+		begun := time.Now()
+		w.wait("it goes back", func() bool { return w.env().Back != nil || w.env().LastBack != nil })
+		if took := time.Since(begun); took > 5*time.Minute {
+			t.Errorf("it took %s", took)
+		}
+		w.wait("all traffic is back", func() bool { e := w.env(); return e.LastBack != nil && !e.LastBack.Done.IsZero() })
+		if e := w.env(); e.Serving != 1 || !strings.Contains(e.Error, "were answered with 5xx") {
 			t.Errorf("%+v", e)
 		}
 		w.destroy()

@@ -56,6 +56,7 @@ type Shift struct {
 	To    int       `json:"to"`             //
 	Step  int       `json:"step"`           // index into the strategy's steps
 	Since time.Time `json:"since,omitzero"` // the step's traffic is set since then; zero = not yet
+	Was   time.Time `json:"was,omitzero"`   // the traffic of the step before was: it is what there is until Since
 	Soak  time.Time `json:"soak,omitzero"`  // until then From stays; zero = not all traffic has moved
 	// Back says that this is the way back, which nobody judges: From only ends
 	// its requests.

@@ -24,7 +24,7 @@ const checkTime = 10 * time.Minute
 // something.
 func (l *Environments) judge(ctx context.Context, e environment.Environment, o environment.Observed, listener string) (environment.Verdict, error) {
 	s := e.Shift
-	if s == nil || s.Back || s.From == 0 || s.Since.IsZero() || e.Back != nil || e.Destroy || s.To != e.Want {
+	if s == nil || s.Back || s.From == 0 || s.Since.IsZero() && s.Was.IsZero() || e.Back != nil || e.Destroy || s.To != e.Want {
 		l.forget(e.Name)
 		return environment.Verdict{}, nil
 	}
@@ -33,7 +33,7 @@ func (l *Environments) judge(ctx context.Context, e environment.Environment, o e
 		return environment.Verdict{}, nil
 	}
 	v, err := l.counts(ctx, e, o, listener, g)
-	if err != nil || v.Bad != "" || e.Strategy.Check == "" || s.Checked {
+	if err != nil || v.Bad != "" || e.Strategy.Check == "" || s.Checked || s.Since.IsZero() {
 		return v, err
 	}
 	w, err := l.check(ctx, e, o, g)
@@ -42,7 +42,8 @@ func (l *Environments) judge(ctx context.Context, e environment.Environment, o e
 
 // counted is what a load balancer had counted of an environment's generations.
 type counted struct {
-	shift   environment.Shift // whose figures they are
+	number  int       // of the generation that traffic moves to
+	since   time.Time // its traffic was set
 	asked   time.Time
 	figures []cloud.Figures
 	err     error
@@ -55,14 +56,17 @@ func (l *Environments) counts(ctx context.Context, e environment.Environment, o 
 	if !e.Strategy.Watches() || listener == "" || o.ListenerGone {
 		return environment.Verdict{}, nil
 	}
-	old := generation(o, e.Shift.From)
+	old, since := generation(o, e.Shift.From), e.Shift.Since
+	if since.IsZero() { // it grows, with the traffic of the step before
+		since = e.Shift.Was
+	}
 	period := l.Cloud.FiguresPeriod()
 	l.mu.Lock()
 	c, known := l.counted[e.Name]
 	l.mu.Unlock()
-	if !known || c.shift.To != g.Number || !c.shift.Since.Equal(e.Shift.Since) || o.Now.Sub(c.asked) >= period/4 {
-		from, _ := environment.Window(e.Shift.Since, o.Now, period)
-		c = counted{shift: *e.Shift, asked: o.Now}
+	if !known || c.number != g.Number || !c.since.Equal(since) || o.Now.Sub(c.asked) >= period/4 {
+		from, _ := environment.Window(since, o.Now, period)
+		c = counted{number: g.Number, since: since, asked: o.Now}
 		if o.Now.Sub(from) >= time.Second { // else there can be none
 			c.figures, c.err = l.Cloud.Figures(ctx, listener, slices.Concat(g.TargetGroups, old.TargetGroups), from, o.Now)
 		}
@@ -87,7 +91,7 @@ func (l *Environments) counts(ctx context.Context, e environment.Environment, o 
 		}
 		return out
 	}
-	return e.Strategy.Judge(of(g), of(old), e.Shift.Since, o.Now, period), nil
+	return e.Strategy.Judge(of(g), of(old), since, o.Now, period), nil
 }
 
 func (l *Environments) forget(name string) {

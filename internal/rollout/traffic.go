@@ -44,7 +44,7 @@ func (l *Environments) move(ctx context.Context, e environment.Environment, o en
 	case environment.Step:
 		return soon, shift(func(_ *environment.Environment, s *environment.Shift) {
 			if s.Step == e.Shift.Step {
-				*s = environment.Shift{From: s.From, To: s.To, Step: s.Step + 1}
+				*s = environment.Shift{From: s.From, To: s.To, Step: s.Step + 1, Was: s.Since}
 			}
 		})
 	case environment.Resize:

@@ -1577,6 +1577,8 @@ export interface components {
             step: number;
             /** Format: int64 */
             to: number;
+            /** Format: date-time */
+            was?: string;
         };
         EnvironmentStrategy: {
             check?: string;

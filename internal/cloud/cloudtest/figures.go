@@ -96,8 +96,8 @@ func (d *Driver) Figures(ctx context.Context, listener string, groups []string, 
 	return out, nil
 }
 
-// Err lets a share of the requests to a stack's instances fail from now on.
-func (c *Cloud) Err(stack string, share float64) {
+// Replan changes what becomes of a stack's instances from now on.
+func (c *Cloud) Replan(stack string, f func(*Plan)) {
 	defer c.lock()()
-	c.stack(stack).plan.Errors = share
+	f(&c.stack(stack).plan)
 }
