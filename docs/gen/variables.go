@@ -61,6 +61,19 @@ It passes when it ends with 0 and no test case failed. It may leave JUnit files 
 		},
 	},
 	{
+		title: "Commands of gates",
+		text:  `A gate's command runs on one instance of the environment that the last deploy stage before it deployed, as root, alone: the rest of the blueprint is not there.`,
+		in:    [][2]string{{"internal/advance", "gateScript"}},
+		rows: []row{
+			{"DAYFLY_ADDRESS", "URL that the environment serves at."},
+			{"DAYFLY_ENVIRONMENT", "The environment."},
+			{"DAYFLY_RUN", "The run's name."},
+			{"DAYFLY_STAGE", "The gate's stage."},
+			{"DAYFLY_IMAGE", "The image record's name."},
+			{"DAYFLY_RELEASE", "The release record's name."},
+		},
+	},
+	{
 		title: "User data",
 		text: "What a fleet template's launch template passes to the agent: user data whose first line is `#dayfly`, then `NAME=VALUE` lines.\n" +
 			"User data with another first line is left to whoever it is for, and the hand-off stays armed. Unknown names are left alone.",

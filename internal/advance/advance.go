@@ -39,6 +39,7 @@ type Cloud interface {
 type Blueprints interface {
 	Blueprint(ctx context.Context, files string) (*blueprint.Blueprint, error)
 	Publish(ctx context.Context, object, files string) (s3 string, err error)
+	File(ctx context.Context, files, path string) ([]byte, error)
 }
 
 // Images and Releases are what rollout uses as well.
@@ -94,7 +95,8 @@ type memory struct {
 	polled  map[string]time.Time // by suite's command
 	gate    time.Time            // the last measurement
 	measure *float64
-	why     string // there is none
+	why     string    // there is none
+	asked   time.Time // the last look at a gate's command
 }
 
 func (l *Loop) remember(run string) *memory {

@@ -57,6 +57,12 @@ func (l *Loop) look(ctx context.Context, r pipeline.Run, m *memory) (pipeline.Ob
 			}
 			t := pipeline.Landed(r, e)
 			o.Target = &t
+		case s.Gate != nil && s.Gate.Command != nil:
+			a, err := l.asked(ctx, r, s, m)
+			if err != nil {
+				return o, fmt.Errorf("gate %s: %w", s.Name, err)
+			}
+			o.Command = a
 		case s.Gate != nil && s.Gate.Metric != nil:
 			l.measure(ctx, *s.Gate.Metric, m)
 			o.Measured, o.NotMeasured = m.measure, m.why

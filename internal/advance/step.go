@@ -46,6 +46,14 @@ func (l *Loop) step(ctx context.Context, r pipeline.Run, version int64, m *memor
 			if err != nil {
 				errs = append(errs, fmt.Errorf("suite %s: %w", a.Suite, err))
 			}
+		case pipeline.Ask:
+			set, err := l.ask(ctx, next, a.Stage)
+			if set != nil {
+				sent["gate "+a.Stage] = set
+			}
+			if err != nil {
+				errs = append(errs, fmt.Errorf("gate %s: %w", a.Stage, err))
+			}
 		case pipeline.Destroy:
 			errs = append(errs, l.destroy(ctx, s.Environment))
 		case pipeline.EndFoundation:
@@ -84,6 +92,9 @@ func (l *Loop) rest(r pipeline.Run, now time.Time, m *memory) time.Duration {
 		d = min(d, tick)
 	}
 	for _, s := range r.Stages {
+		if s.Gate != nil && s.Gate.Command != nil && s.Phase == pipeline.Running {
+			d = min(d, max(askEvery(*s.Gate.Command, now)-now.Sub(m.asked), soon))
+		}
 		if s.Gate != nil && s.Phase == pipeline.Running && !s.Gate.Until.IsZero() {
 			d = min(d, max(s.Gate.Until.Sub(now), soon))
 		}
@@ -231,6 +242,26 @@ func (l *Loop) destroy(ctx context.Context, env string) error {
 	return err
 }
 
+// serving is an instance of a generation that is in service, and whether one is.
+func (l *Loop) serving(ctx context.Context, g environment.Generation, one string) (instance string, there bool, err error) {
+	for _, name := range g.Groups {
+		gr, err := l.Cloud.Group(ctx, name)
+		if err != nil {
+			return "", false, err
+		}
+		for _, m := range gr.Members {
+			if m.Lifecycle != "InService" || !m.Healthy {
+				continue
+			}
+			there = there || m.Instance == one
+			if instance == "" || m.Instance < instance {
+				instance = m.Instance
+			}
+		}
+	}
+	return instance, there, nil
+}
+
 // send sends a suite's command to an instance of its environment that serves.
 func (l *Loop) send(ctx context.Context, r pipeline.Run, s pipeline.Suite) (set func(*pipeline.Run), err error) {
 	e, _, err := store.Get[environment.Environment](ctx, l.Store, environment.Kind, s.Environment)
@@ -241,21 +272,9 @@ func (l *Loop) send(ctx context.Context, r pipeline.Run, s pipeline.Suite) (set 
 	if err != nil {
 		return nil, err
 	}
-	instance, there := "", false
-	for _, name := range g.Groups {
-		gr, err := l.Cloud.Group(ctx, name)
-		if err != nil {
-			return nil, err
-		}
-		for _, m := range gr.Members {
-			if m.Lifecycle != "InService" || !m.Healthy {
-				continue
-			}
-			there = there || m.Instance == s.Instance
-			if instance == "" || m.Instance < instance {
-				instance = m.Instance
-			}
-		}
+	instance, there, err := l.serving(ctx, g, s.Instance)
+	if err != nil {
+		return nil, err
 	}
 	with := func(f func(*pipeline.Suite)) func(*pipeline.Run) {
 		return func(r *pipeline.Run) {

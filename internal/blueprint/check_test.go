@@ -68,6 +68,7 @@ func TestCheckFindsWhatAFleetLacks(t *testing.T) {
 		{"nobody gives it", "fleet.yaml", "  Profile: { Type: String }", "  Profile: { Type: String }\n  Subnetz: { Type: String }", "nobody gives the parameter Subnetz a value"},
 		{"unknown type", "fleet.yaml", "Type: AWS::EC2::LaunchTemplate\n", "Type: AWS::EC2::LaunchTemplat\n", "LaunchTemplate"},
 		{"circle", "foundation.yaml", "  Routes:\n    Type: AWS::EC2::RouteTable\n", "  Routes:\n    Type: AWS::EC2::RouteTable\n    DependsOn: RoutesA\n", "Circular"},
+		{"no command", "dayfly.yaml", "\npipeline:\n", "\npipeline:\n  - { stage: first, suites: [{ name: first, run: suites/orders.sh }] }\n  - { stage: there, deploy: dev }\n  - { stage: ready, gate: { command: suites/order.sh } }\n", `did you mean "orders.sh"?`},
 		{"no address", "foundation.yaml", "  Address: { Value: !Sub \"http://${Balancer.DNSName}\" }\n", "", "has no output Address"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -107,7 +108,12 @@ func TestPipelineProblems(t *testing.T) {
 		{"[{ stage: a, gate: { by: x }, deploy: dev }]", "and has 2"},
 		{"[{ stage: a, deploy: dev }]", "deploys what no suite before it has tested"},
 		{"[{ stage: a, gate: { by: x } }, { stage: a, gate: { by: x } }]", `two stages named "a"`},
-		{"[{ stage: a, gate: {} }]", "must have one of by, results and metric, and has 0"},
+		{"[{ stage: a, gate: {} }]", "must have one of by, results, metric and command, and has 0"},
+		{"[{ stage: a, gate: { command: suites/api.sh } }]", "no stage before it deploys"},
+		{"[{ stage: a, suites: [{ name: api, run: suites/api.sh }] }, { stage: b, gate: { command: suites/api.sh } }, { stage: c, deploy: dev }]", "pipeline[1].gate.command has nothing to run on"},
+		{"[{ stage: a, suites: [{ name: api, run: suites/api.sh }] }, { stage: c, deploy: dev }, { stage: b, gate: { command: '' } }]", "must be a file in the folder"},
+		{"[{ stage: a, suites: [{ name: api, run: suites/api.sh }] }, { stage: c, deploy: dev }, { stage: b, gate: { command: suites/api.sh, timeout: 2d } }]", "for 24h at most"},
+		{"[{ stage: a, gate: { by: x, command: suites/api.sh } }]", "and has 2"},
 		{"[{ stage: a, gate: { metric: { url: 'ftp://x', below: 1 } } }]", "must be an http:// or https:// address"},
 		{"[{ stage: a, gate: { metric: { url: 'http://x' } } }]", "needs above or below"},
 		{"[{ stage: a, gate: { metric: { url: 'http://x', below: soon } } }]", "below must be a number"},

@@ -282,6 +282,11 @@ func (r *reader) files(fsys fs.FS, b *Blueprint) {
 		for j, u := range s.Suites {
 			need(fmt.Sprintf("pipeline[%d].suites[%d].run", i, j), u.Run, false)
 		}
+		if s.Gate != nil {
+			what := fmt.Sprintf("pipeline[%d].gate.command", i)
+			need(what, s.Gate.Command, false)
+			r.small(fsys, what, s.Gate.Command)
+		}
 	}
 }
 

@@ -41,7 +41,8 @@ type Gate struct {
 	By      []string      // persons or groups
 	Results *Results      // of the suites before it
 	Metric  *Metric       // a number that somebody measures
-	Timeout time.Duration // then it is closed for good
+	Command string        // path in the folder, run where a stage before it deployed
+	Timeout time.Duration // then it is closed for good; a command may run that long
 }
 
 // Results is what the suites before a gate must have brought. -1 is no limit.
@@ -126,7 +127,7 @@ func (r *reader) pipeline(o *object, b *Blueprint) []Stage {
 	var out []Stage
 	names := map[string]bool{}
 	seen := map[string]string{}
-	count := 0
+	count, deploys := 0, false
 	for i, n := range o.list("pipeline") {
 		path := fmt.Sprintf("pipeline[%d]", i)
 		x := r.object(n, path)
@@ -142,11 +143,12 @@ func (r *reader) pipeline(o *object, b *Blueprint) []Stage {
 		names[s.Name] = true
 		what := 0
 		if g := x.node("gate"); g != nil {
-			s.Gate = r.gate(g, path+".gate")
+			s.Gate = r.gate(g, path+".gate", deploys)
 			what++
 		}
 		if s.Deploy != "" {
 			what++
+			deploys = true
 			if _, ok := b.Environments[s.Deploy]; !ok {
 				r.problem(x.position("deploy"), "", "%s.deploy names %q, which is not in environments", path, s.Deploy)
 			}
@@ -177,10 +179,33 @@ func (r *reader) pipeline(o *object, b *Blueprint) []Stage {
 	return out
 }
 
-func (r *reader) gate(n ast.Node, path string) *Gate {
+// commandTime is how long a gate's command may run where nothing is said, and
+// commandMost where something is.
+const (
+	commandTime = 10 * time.Minute
+	commandMost = 24 * time.Hour
+)
+
+// gate reads a gate; deploys tells whether a stage before it deploys.
+func (r *reader) gate(n ast.Node, path string, deploys bool) *Gate {
 	x := r.object(n, path)
-	g := &Gate{By: x.strings("by"), Timeout: x.duration("timeout", 7*day, time.Second, 90*day)}
+	g := &Gate{By: x.strings("by"), Command: x.string("command", ""), Timeout: x.duration("timeout", 7*day, time.Second, 90*day)}
 	what := min(len(g.By), 1)
+	if x.pairs["command"] != nil {
+		what++
+		at := x.position("command")
+		switch {
+		case g.Command == "":
+			r.problem(at, "command: gates/ready.sh", "%s.command must be a file in the folder", path)
+		case !deploys:
+			r.problem(at, "put a stage with deploy: ENVIRONMENT before it, or make the command a suite, which has an environment of its own", "%s.command has nothing to run on: the environments of suites are gone when a gate opens, and no stage before it deploys", path)
+		}
+		if x.pairs["timeout"] == nil {
+			g.Timeout = commandTime
+		} else if g.Timeout > commandMost {
+			r.problem(x.position("timeout"), "", "%s.timeout: a command may run for 24h at most", path)
+		}
+	}
 	for _, by := range g.By {
 		if by == "" || len(by) > 100 {
 			r.problem(x.position("by"), "", "%s.by must have names of persons or groups, of at most 100 letters", path)
@@ -212,7 +237,7 @@ func (r *reader) gate(n ast.Node, path string) *Gate {
 		g.Metric = m
 	}
 	if what != 1 {
-		r.problem(n, "gate: { by: release-managers }", "%s must have one of by, results and metric, and has %d", path, what)
+		r.problem(n, "gate: { by: release-managers }", "%s must have one of by, results, metric and command, and has %d", path, what)
 	}
 	x.done()
 	return g

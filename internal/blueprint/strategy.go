@@ -70,14 +70,22 @@ func (r *reader) strategy(in *object, n ast.Node, k string) environment.Strategy
 	return s
 }
 
+// small holds a command that goes to an instance by Run Command to what that takes.
+func (r *reader) small(fsys fs.FS, what, p string) {
+	if p == "" {
+		return
+	}
+	if st, err := fs.Stat(fsys, p); err == nil && st.Size() > maxCheck {
+		r.problem(r.at[what], "let it fetch what it needs", "%s has %d bytes; the limit is %d", what, st.Size(), maxCheck)
+	}
+}
+
 // checks looks at what a strategy needs of the folder.
 func (r *reader) checks(fsys fs.FS, b *Blueprint, need func(what, p string, dir bool)) {
 	for k, e := range b.Environments {
 		what := "environments." + k + ".replace.check"
 		need(what, e.Strategy.Check, false)
-		if st, err := fs.Stat(fsys, e.Strategy.Check); err == nil && e.Strategy.Check != "" && st.Size() > maxCheck {
-			r.problem(r.at[what], "let it fetch what it needs", "%s has %d bytes; the limit is %d", what, st.Size(), maxCheck)
-		}
+		r.small(fsys, what, e.Strategy.Check)
 		if e.Strategy.Replace != environment.Recreate {
 			if _, err := fs.Stat(fsys, "foundation.yaml"); err != nil && b.Foundation == "foundation.yaml" {
 				r.problem(r.at["environments."+k+".replace"], "move what lives long into a template of its own, foundation.yaml", "environments.%s.replace: one template holds everything, so each generation is a whole stack with a load balancer of its own: only recreate is possible", k)

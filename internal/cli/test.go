@@ -10,6 +10,7 @@ import (
 	"strings"
 	"text/tabwriter"
 	"time"
+	"unicode"
 
 	"github.com/dayfly-infra/dayfly/internal/client"
 	"github.com/dayfly-infra/dayfly/internal/fault"
@@ -165,6 +166,16 @@ func suiteResult(s pipeline.Suite) string {
 	return string(s.Phase)
 }
 
+// printable is a line of a command without what moves a terminal's cursor.
+func printable(s string) string {
+	return strings.Map(func(r rune) rune {
+		if unicode.IsPrint(r) || r == '\t' {
+			return r
+		}
+		return '?'
+	}, s)
+}
+
 func runText(w io.Writer, r pipeline.Run) {
 	fmt.Fprintf(w, "%s is %s, image %s, release %s\n", r.Name, r.Phase, dash(r.Image), dash(r.Release))
 	if r.Cause != nil {
@@ -193,6 +204,16 @@ func runText(w io.Writer, r pipeline.Run) {
 			fmt.Fprintf(t, "%s\t%s\t%s\n", s.Name, result, dash(s.Why))
 		}
 		t.Flush()
+		for _, s := range r.Stages {
+			if s.Gate == nil || s.Gate.Command == nil || s.Gate.Command.Output == "" {
+				continue
+			}
+			c := s.Gate.Command
+			fmt.Fprintf(w, "output of %s, the gate %s, on %s of %s:\n", c.Run, s.Name, c.Instance, c.Environment)
+			for line := range strings.Lines(c.Output) {
+				fmt.Fprintln(w, "  | "+printable(strings.TrimRight(line, "\r\n")))
+			}
+		}
 	}
 	fmt.Fprintln(t, "SUITE\tRESULT\tPASSED\tFAILED\tSECONDS\tWHY")
 	for _, s := range r.Suites {

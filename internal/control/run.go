@@ -297,6 +297,14 @@ func (s suiteFiles) Blueprint(ctx context.Context, digest string) (*blueprint.Bl
 	return b, err
 }
 
+func (s suiteFiles) File(ctx context.Context, digest, path string) ([]byte, error) {
+	_, fsys, err := s.files.Blueprint(ctx, digest)
+	if err != nil {
+		return nil, err
+	}
+	return fs.ReadFile(fsys, path)
+}
+
 // templates reads which parameters a template declares.
 type templates struct{}
 

@@ -109,6 +109,7 @@ type world struct {
 	files string
 	api   *Control // its loops do not run
 	suite func(name string) (junit string, r cloud.CommandResult, took time.Duration)
+	gate  func(cmd cloud.Command) (r cloud.CommandResult, took time.Duration)
 	fail  map[string]string // step of a bake: what its command says
 	limit time.Duration
 	quota int
@@ -198,6 +199,9 @@ func (w *world) exec(c *cloudtest.Cloud, cmd cloud.Command) (cloud.CommandResult
 			c.Object(results.FindStringSubmatch(cmd.Script)[1]+"/junit.xml", []byte(junit))
 		}
 		return r, took
+	}
+	if strings.HasPrefix(cmd.Comment, "gate ") {
+		return w.gate(cmd)
 	}
 	step := cmd.Comment[strings.LastIndexByte(cmd.Comment, ' ')+1:]
 	w.mu.Lock()

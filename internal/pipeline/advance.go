@@ -17,6 +17,7 @@ type Verb string
 
 const (
 	Launch        Verb = "launch"         // make the suite's environment, and the foundation at need
+	Ask           Verb = "ask"            // an instance, by the gate's command
 	Send          Verb = "send"           // the suite's command to one of its instances
 	Destroy       Verb = "destroy"        // the suite's environment
 	Ship          Verb = "deploy"         // what was tested to the stage's environment
@@ -70,6 +71,7 @@ type Observed struct {
 	Target       *Target                // of the stage that deploys
 	Measured     *float64               // of the gate that is open
 	NotMeasured  string                 // why not
+	Command      *Asked                 // of the gate that is open
 	Clean        *Clean
 }
 

@@ -43,6 +43,9 @@ func GateOf(g blueprint.Gate) *Gate {
 	if m := g.Metric; m != nil {
 		out.Metric = &Metric{URL: m.URL, Path: m.Path, Above: m.Above, Below: m.Below}
 	}
+	if g.Command != "" {
+		out.Command = &Command{Run: g.Command}
+	}
 	return out
 }
 

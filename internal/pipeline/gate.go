@@ -32,6 +32,8 @@ func (p *step) gate(s *Stage) {
 		if why := g.Results.broken(*p.r); why != "" {
 			s.Result, s.Why = Failed, why
 		}
+	case g.Command != nil:
+		p.command(s, &g)
 	case g.Metric != nil && p.o.Measured != nil:
 		v := *p.o.Measured
 		g.Measured = strconv.FormatFloat(v, 'g', -1, 64)
@@ -96,6 +98,13 @@ func (l Limits) broken(r Run) string {
 
 // waits is the sentence of an open gate, and what a person can do.
 func (g Gate) waits(run, stage string) (message, action string) {
+	if c := g.Command; c != nil {
+		message = fmt.Sprintf("the gate %s waits for its command %s", stage, c.Run)
+		if c.Waits != "" {
+			return message + ": " + c.Waits, ""
+		}
+		return message + fmt.Sprintf(", which runs on %s of %s", c.Instance, c.Environment), ""
+	}
 	if g.Metric != nil {
 		message = fmt.Sprintf("the gate %s waits until %s is %s", stage, g.Metric.URL, g.Metric.limits())
 		if g.Measured != "" {

@@ -102,6 +102,7 @@ type Gate struct {
 	By       []string      `json:"by,omitempty"` // persons or groups
 	Results  *Limits       `json:"results,omitempty"`
 	Metric   *Metric       `json:"metric,omitempty"`
+	Command  *Command      `json:"command,omitempty"`
 	Timeout  time.Duration `json:"timeout"`
 	Until    time.Time     `json:"until,omitzero"`
 	Measured string        `json:"measured,omitempty"` // the last number, or why there is none
@@ -122,6 +123,20 @@ type Metric struct {
 	Path  string   `json:"path,omitempty"`
 	Above *float64 `json:"above,omitempty"`
 	Below *float64 `json:"below,omitempty"`
+}
+
+// Command is the team's own command that decides a gate, and its run on an
+// instance of the environment that a stage before deployed.
+type Command struct {
+	Run         string    `json:"run"` // path in the blueprint
+	Environment string    `json:"environment,omitempty"`
+	Instance    string    `json:"instance,omitempty"`
+	CommandID   string    `json:"command_id,omitempty"`
+	Try         int       `json:"try,omitempty"` // from 1: another instance is asked when one goes
+	Sent        time.Time `json:"sent,omitzero"`
+	Waits       string    `json:"waits,omitempty"`
+	Exit        *int      `json:"exit,omitempty"`   // of the command that ended
+	Output      string    `json:"output,omitempty"` // the end of it
 }
 
 // Verdict is a person's.

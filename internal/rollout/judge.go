@@ -3,7 +3,6 @@ package rollout
 import (
 	"cmp"
 	"context"
-	"encoding/base64"
 	"fmt"
 	"io/fs"
 	"slices"
@@ -183,15 +182,8 @@ func (l *Environments) checkScript(ctx context.Context, e environment.Environmen
 	if i := e.Shift.Step; i < len(e.Strategy.Steps) {
 		share = e.Strategy.Steps[i]
 	}
-	return shell.Render(map[string]string{
+	return shell.Command(map[string]string{
 		"DAYFLY_ADDRESS": l.address(e, o, g), "DAYFLY_ENVIRONMENT": e.Name, "DAYFLY_GENERATION": fmt.Sprint(g.Number), "DAYFLY_SHARE": fmt.Sprint(share),
-		"DAYFLY_IMAGE": g.Image, "DAYFLY_RELEASE": g.Release, "BODY": base64.StdEncoding.EncodeToString(body),
-	}, `export DAYFLY_ADDRESS DAYFLY_ENVIRONMENT DAYFLY_GENERATION DAYFLY_SHARE DAYFLY_IMAGE DAYFLY_RELEASE
-dir=$(mktemp -d)
-trap 'rm -rf "$dir"' EXIT
-printf %s "$BODY" | base64 -d >"$dir/check"
-chmod 700 "$dir/check"
-cd /
-"$dir/check"
-`), nil
+		"DAYFLY_IMAGE": g.Image, "DAYFLY_RELEASE": g.Release,
+	}, body), nil
 }

@@ -4,7 +4,9 @@
 package shell
 
 import (
+	"encoding/base64"
 	"fmt"
+	"maps"
 	"regexp"
 	"slices"
 	"strings"
@@ -40,6 +42,24 @@ func Render(vars map[string]string, body string) string {
 	}
 	b.WriteString(body)
 	return b.String()
+}
+
+// Command makes a script that runs a file of a team's own, with variables in
+// its environment. The file travels in the script.
+func Command(vars map[string]string, body []byte) string {
+	all := map[string]string{"BODY": base64.StdEncoding.EncodeToString(body)}
+	maps.Copy(all, vars)
+	export := ""
+	if len(vars) > 0 {
+		export = "export " + strings.Join(slices.Sorted(maps.Keys(vars)), " ") + "\n"
+	}
+	return Render(all, export+`dir=$(mktemp -d)
+trap 'rm -rf "$dir"' EXIT
+printf %s "$BODY" | base64 -d >"$dir/command"
+chmod 700 "$dir/command"
+cd /
+"$dir/command"
+`)
 }
 
 // LastLines is the end of an output: at most n lines and limit bytes.

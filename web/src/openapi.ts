@@ -2186,6 +2186,20 @@ export interface components {
             /** Format: int64 */
             seen: number;
         };
+        PipelineCommand: {
+            command_id?: string;
+            environment?: string;
+            /** Format: int64 */
+            exit?: number;
+            instance?: string;
+            output?: string;
+            run: string;
+            /** Format: date-time */
+            sent?: string;
+            /** Format: int64 */
+            try?: number;
+            waits?: string;
+        };
         PipelineDeployStage: {
             /** Format: date-time */
             asked?: string;
@@ -2204,6 +2218,7 @@ export interface components {
         };
         PipelineGate: {
             by?: string[] | null;
+            command?: components["schemas"]["PipelineCommand"];
             measured?: string;
             metric?: components["schemas"]["PipelineMetric"];
             results?: components["schemas"]["PipelineLimits"];

@@ -93,6 +93,7 @@ function GateRow({ run, stage }: { run: string; stage: Stage }) {
   const g = stage.gate!;
   const [comment, setComment] = useState("");
   const decide = (passed: boolean) => () => ask(`/v1/runs/${encode(run)}/stages/${encode(stage.name)}/verdict`, "POST", { passed, comment });
+  if (g.command) return <CommandRow command={g.command} />;
   if (g.verdict) return <p className="facts">{g.verdict.passed ? "approved" : "rejected"} by {g.verdict.by}, {moment(g.verdict.at)}{g.verdict.comment ? `: ${g.verdict.comment}` : ""}</p>;
   if (over(stage.ended)) return null;
   return (
@@ -105,6 +106,16 @@ function GateRow({ run, stage }: { run: string; stage: Stage }) {
           <Action label="Reject" confirm={`Reject ${stage.name}?`} does={decide(false)} />
         </div>
       )}
+    </>
+  );
+}
+
+/** A gate that the team's own command decides. */
+function CommandRow({ command: c }: { command: NonNullable<NonNullable<Stage["gate"]>["command"]> }) {
+  return (
+    <>
+      <p className="facts">decided by <code>{c.run}</code>{c.instance ? ` on ${c.instance} of ${c.environment}` : ""}{c.waits ? `: ${c.waits}` : ""}{c.exit === undefined ? "" : ` · exit code ${c.exit}`}</p>
+      {c.output && <details open={c.exit !== 0}><summary>Output</summary><pre tabIndex={0} aria-label={`Output of ${c.run}`}>{c.output}</pre></details>}
     </>
   );
 }
