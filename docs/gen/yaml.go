@@ -103,7 +103,7 @@ var meanings = map[string]string{
 	"pipeline[].gate.results.max_flaky":        "Suites that passed at a later try only, at most; -1: any number.",
 	"pipeline[].gate.results.max_skipped":      "Test cases that were skipped, at most; -1: any number.",
 	"pipeline[].gate.metric":                   "It opens when a number keeps to its limits.",
-	"pipeline[].gate.metric.url":               "Address that the server reads every 10 s: a number, or JSON with one.",
+	"pipeline[].gate.metric.url":               "Address that the server reads every 10 s: a number, or JSON with one. The server reads only what its operator allows: `dayfly server start --metric-addresses`.",
 	"pipeline[].gate.metric.path":              "Where it is in the JSON, such as `data.result.0.value.1`.",
 	"pipeline[].gate.metric.above":             "It must be above.",
 	"pipeline[].gate.metric.below":             "It must be below.",

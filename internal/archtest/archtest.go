@@ -67,6 +67,7 @@ var Layers = []Layer{
 		"internal/seal",
 		"internal/shell",
 		"internal/hook",
+		"internal/outbound",
 		"internal/handoff",
 		"internal/identity",
 		"internal/manifest",

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/dayfly-infra/dayfly/internal/client"
@@ -52,6 +53,7 @@ type runFlags struct {
 	TestLaunching int           `help:"Instances of all runs that may be on their way into service at once; 0: no limit. Where they share one machine, such as with the local region, 45 for each core keeps them from slowing each other down." default:"0" env:"DAYFLY_TEST_LAUNCHING" placeholder:"N"`
 	Figures       time.Duration `name:"figures-period" help:"How long the periods of the load balancer's figures are, by which deploys are judged. AWS counts by the minute; dayfly region env sets what the local region does." default:"1m" env:"DAYFLY_FIGURES_PERIOD" placeholder:"DURATION"`
 	ImageBudget   int           `help:"Instances that may be launched at once because of a new image, over all environments; one that is larger goes alone. 0: no limit." default:"0" env:"DAYFLY_IMAGE_BUDGET" placeholder:"N"`
+	Metrics       []string      `name:"metric-addresses" sep:"," help:"Where gates may read metrics: hosts, HOST:PORT, ranges such as 10.20.0.0/16 or 10.20.0.0/16:9090; without a port 80 and 443. Default: nowhere. Loopback only by its address; instance metadata never." env:"DAYFLY_METRIC_ADDRESSES" placeholder:"HOST:PORT,..."`
 	Chaos         bool          `help:"Allow dayfly chaos, which lets things go wrong on purpose." env:"DAYFLY_CHAOS"`
 
 	SigningKey         string `help:"Private key (Ed25519, PEM, mode 0600) that signs how each image was made." type:"path" env:"DAYFLY_SIGNING_KEY" placeholder:"FILE"`
@@ -66,6 +68,9 @@ func (f runFlags) args() []string {
 		if x[1] != "" {
 			out = append(out, x[0], x[1])
 		}
+	}
+	if len(f.Metrics) > 0 {
+		out = append(out, "--metric-addresses="+strings.Join(f.Metrics, ","))
 	}
 	if f.RequireAttestation {
 		out = append(out, "--require-attestation")
@@ -138,5 +143,5 @@ func (c *serverRunCmd) Run(ctx context.Context, a *app) error {
 		return err
 	}
 	defer lock.Close()
-	return control.Run(ctx, control.Config{Dir: a.State, Database: database, Version: a.version, Log: logger(a.err), TestInstances: c.TestInstances, TestLaunching: c.TestLaunching, ImageBudget: c.ImageBudget, Chaos: c.Chaos, Figures: c.Figures, Attestation: c.attestation(), Listen: control.Listen{Address: c.Listen, Cert: c.Cert, Key: c.Key}})
+	return control.Run(ctx, control.Config{Dir: a.State, Database: database, Version: a.version, Log: logger(a.err), TestInstances: c.TestInstances, TestLaunching: c.TestLaunching, ImageBudget: c.ImageBudget, Chaos: c.Chaos, Figures: c.Figures, MetricAddresses: c.Metrics, Attestation: c.attestation(), Listen: control.Listen{Address: c.Listen, Cert: c.Cert, Key: c.Key}})
 }

@@ -7,9 +7,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
-	"net/http"
 	"os/user"
 	"slices"
 	"strings"
@@ -62,6 +60,11 @@ func (c *Control) startRun(ctx context.Context, t server.Test, by string, st *st
 		r.Cause = &st.cause
 		if st.cause.Commit != "" {
 			r.Status = st.status
+		}
+	}
+	if t.Full {
+		if err := c.measures(b); err != nil {
+			return zero, err
 		}
 	}
 	if r.Stages, r.Suites, err = stages(b, t); err != nil {
@@ -305,32 +308,6 @@ func (c *Control) Ship(ctx context.Context, r pipeline.Run, purpose string) (str
 	wish(&e, name, b, want, &environment.Change{Files: r.Files, Image: r.Image, Release: r.Release, Size: want.Instances(), By: pipeline.Kind + "/" + r.Name, Asked: c.clock.Now()})
 	return name, []store.Write{store.Put(environment.Kind, name, version, e)}, nil
 }
-
-// Measure implements advance.Metrics.
-func (c *Control) Measure(ctx context.Context, m pipeline.Metric) (float64, error) {
-	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
-	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, m.URL, nil)
-	if err != nil {
-		return 0, err
-	}
-	res, err := prometheus.Do(req)
-	if err != nil {
-		return 0, fmt.Errorf("the metric's address does not answer: %w", err)
-	}
-	defer res.Body.Close()
-	raw, err := io.ReadAll(io.LimitReader(res.Body, 1<<20))
-	if err != nil {
-		return 0, err
-	}
-	if res.StatusCode != http.StatusOK {
-		return 0, fmt.Errorf("the metric's address answers %s", res.Status)
-	}
-	return pipeline.ReadMetric(raw, m.Path)
-}
-
-// prometheus goes where it is told, and nowhere that it is sent to from there.
-var prometheus = &http.Client{CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
 
 // Prove implements advance.Prover.
 func (c *Control) Prove(ctx context.Context, run string) (pipeline.Clean, error) {

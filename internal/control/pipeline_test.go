@@ -263,7 +263,7 @@ func TestAutomaticGates(t *testing.T) {
 		fmt.Fprintf(rw, `{"data":{"result":[{"value":[1,%q]}]}}`, metric)
 	}))
 	defer s.Close()
-	c := &Control{}
+	c := &Control{cfg: Config{MetricAddresses: []string{strings.TrimPrefix(s.URL, "http://")}}}
 	m := pipeline.Metric{URL: s.URL, Path: "data.result.0.value.1"}
 	if v, err := c.Measure(t.Context(), m); err != nil || v != 0.9 {
 		t.Errorf("%v %v", v, err)
@@ -272,6 +272,18 @@ func TestAutomaticGates(t *testing.T) {
 	if _, err := c.Measure(t.Context(), m); err == nil {
 		t.Error("NaN is a number")
 	}
+	for _, address := range []string{"http://127.0.0.1:1/", "http://169.254.169.254/latest/meta-data/", "http://localhost/"} {
+		if _, err := c.Measure(t.Context(), pipeline.Metric{URL: address}); fault.KindOf(err) != fault.Denied {
+			t.Errorf("%s: %v", address, err)
+		}
+	}
+	inWorld(t, func(t *testing.T, w *world) {
+		_, err := w.api.Test(t.Context(), server.Test{Full: true, Files: w.pack(piped("", `
+  - { stage: check, suites: [{ name: api, run: suites/api.sh, size: 1 }] }
+  - { stage: enough, gate: { metric: { url: "http://prometheus.corp.example:9090/", below: 1 } } }
+`))})
+		denied(t, "a metric that no operator allows", err, fault.Denied, "dayfly server start --metric-addresses prometheus.corp.example:9090")
+	})
 	for name, c := range map[string]struct {
 		gate string
 		want bool

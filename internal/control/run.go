@@ -75,6 +75,9 @@ type Config struct {
 	// ImageBudget is how many instances may be launched for new images at once;
 	// 0: as many as are due.
 	ImageBudget int
+	// MetricAddresses are where gates may read metrics, as package outbound reads
+	// them; none: nowhere.
+	MetricAddresses []string
 	// Chaos allows that things go wrong on purpose.
 	Chaos bool
 
@@ -93,7 +96,11 @@ const patience = 5 * time.Minute
 
 // Run is the server; it returns when ctx ends, with nothing running any more.
 func Run(ctx context.Context, cfg Config) error {
-	tcp, err := cfg.Listen.open(cfg.Log) // first: what is refused needs no cloud
+	// First: what is refused needs no cloud.
+	if _, err := cfg.measurable(); err != nil {
+		return err
+	}
+	tcp, err := cfg.Listen.open(cfg.Log)
 	if err != nil {
 		return err
 	}

@@ -50,6 +50,9 @@ func (c *Control) SetTrigger(ctx context.Context, name string, s server.SetTrigg
 	if _, _, err := stages(b, server.Test{Full: true}); err != nil {
 		return zero, err
 	}
+	if err := c.measures(b); err != nil {
+		return zero, err
+	}
 	switch {
 	case t.Every == 0 && t.Cron == "" && t.Hook == "":
 		return bad("it would never go off", "--every 24h, --cron \"0 3 * * *\" or --hook github")

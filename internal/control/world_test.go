@@ -145,7 +145,7 @@ func inWorld(t *testing.T, f func(t *testing.T, w *world)) {
 }
 
 func (w *world) control(st store.Store) *Control {
-	c := &Control{metrics: metrics.New(), cfg: Config{Dir: w.dir, TestInstances: w.quota, Log: slog.New(operation.Handler(slog.NewTextHandler(w.log, &slog.HandlerOptions{Level: slog.LevelDebug})))}, store: st, clock: clock.Real{}, cloud: w.cloud.Driver(st)}
+	c := &Control{metrics: metrics.New(), cfg: Config{Dir: w.dir, MetricAddresses: []string{"127.0.0.1:1"}, TestInstances: w.quota, Log: slog.New(operation.Handler(slog.NewTextHandler(w.log, &slog.HandlerOptions{Level: slog.LevelDebug})))}, store: st, clock: clock.Real{}, cloud: w.cloud.Driver(st)}
 	c.wire([]byte("agent"), []byte("probe"), func(string) (box.Box, error) { return w.box, nil })
 	c.files.dir = w.dir
 	var err error
