@@ -17,7 +17,12 @@ import (
 	"github.com/dayfly-infra/dayfly/internal/handoff"
 )
 
-const defaultStall = 30 * time.Second
+const (
+	defaultStall = 30 * time.Second
+	// chunk is what is read, hashed and sent at once, in bytes: while 45 instances
+	// share two processors more than this has come in when it is their turn.
+	chunk = 128 << 10
+)
 
 // source is the release on a loopback address: it comes from the box, or from
 // the mirror where the box fails, and its last bytes are sent only when the
@@ -105,7 +110,7 @@ func (s *source) stream(ctx context.Context, w http.ResponseWriter) error {
 		w.Header().Set("Content-Length", strconv.FormatInt(in.size, 10))
 	}
 	h := sha256.New()
-	bufs := [2][]byte{make([]byte, 32<<10), make([]byte, 32<<10)}
+	bufs := [2][]byte{make([]byte, chunk), make([]byte, chunk)}
 	var held []byte // read and hashed, not yet sent
 	var read, sent int64
 	give := func(err error) error {
