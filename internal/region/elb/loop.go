@@ -106,23 +106,19 @@ func (s *Service) pass(ctx context.Context) time.Duration {
 	}
 	for vpc := range vpcs {
 		s.start(ctx, "serve "+vpc, func() error {
-			if err := s.serve(ctx, vpc); err != nil {
-				return err
-			}
-			// Asking the balancer costs it and us more than a change of something
-			// else is worth; the pass after wait asks. The more servers there are,
-			// the longer an answer takes, and the longer the rest after it.
 			began := s.now()
-			s.applyMu.Lock()
-			early := began.Before(s.askAgain[vpc])
-			s.applyMu.Unlock()
-			if early {
-				return nil
+			err := s.serve(ctx, vpc)
+			if err == nil {
+				err = s.glance(ctx, vpc)
 			}
-			err := s.mirror(ctx, vpc)
-			s.applyMu.Lock()
-			s.askAgain[vpc] = began.Add(max(eager, restFor*s.now().Sub(began)))
-			s.applyMu.Unlock()
+			// What changes meanwhile is served together: the more servers there
+			// are, the more a change of one of them costs.
+			if took := s.now().Sub(began); err == nil && took > 0 {
+				select {
+				case <-ctx.Done():
+				case <-s.c.Clock.After(min(restFor*took, calm)):
+				}
+			}
 			return err
 		})
 	}
@@ -134,6 +130,24 @@ func (s *Service) pass(ctx context.Context) time.Duration {
 		s.c.Log.Error("drain", "err", err)
 	}
 	return wait
+}
+
+// glance looks at health, unless it was looked at just now: asking the balancer
+// costs it and us more than a change of something else is worth, and the more
+// servers there are, the longer an answer takes, and the longer the rest after it.
+func (s *Service) glance(ctx context.Context, vpc string) error {
+	began := s.now()
+	s.applyMu.Lock()
+	early := began.Before(s.askAgain[vpc])
+	s.applyMu.Unlock()
+	if early {
+		return nil // the pass after wait asks
+	}
+	err := s.mirror(ctx, vpc)
+	s.applyMu.Lock()
+	s.askAgain[vpc] = began.Add(max(eager, restFor*s.now().Sub(began)))
+	s.applyMu.Unlock()
+	return err
 }
 
 // start runs a step beside the loop, once at a time for each key. After an

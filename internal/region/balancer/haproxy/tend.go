@@ -17,6 +17,10 @@ import (
 // How often a VPC is looked at while something in it changes by itself.
 const glance = 30 * time.Millisecond
 
+// restFor is how much longer than a look the rest after it is: with twenty pools
+// that fill at once the process would do nothing else.
+const restFor = 4
+
 // tend watches over new servers' first checks and over drains, while there are
 // any. With no daemon the process does the same by itself, only slower: a new
 // server then needs all its checks, and a drained one stays where it is.
@@ -33,6 +37,7 @@ func (b *Balancer) tend(v *vpc) {
 			v.mu.Lock()
 			more := !v.dead && v.rec.restless()
 			var err error
+			began := b.cfg.Clock.Now()
 			if more {
 				err = b.look(v)
 			}
@@ -40,7 +45,7 @@ func (b *Balancer) tend(v *vpc) {
 			if !more {
 				break
 			}
-			wait := glance
+			wait := max(glance, restFor*b.cfg.Clock.Now().Sub(began))
 			if err != nil {
 				b.cfg.Log.Warn("a balancer cannot be looked after", "vpc", v.id, "error", err)
 				wait = time.Second
