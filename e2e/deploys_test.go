@@ -22,11 +22,14 @@ func TestDeploysUnderLoad(t *testing.T) {
 		t.Skip("real instances need root")
 	}
 	w := setup(t)
-	w.edit(t, "dayfly.yaml", "small: { size: 3, lease: 2h }", "small: { size: 3, lease: standing, replace: { strategy: blue-green, steps: [10, 50, 100], pause: 3s, check: deploy/check }, soak: 8s }")
+	w.edit(t, "dayfly.yaml", "small: { size: 3, lease: 2h }", "small: { size: 3, lease: standing, image: shop/stable, replace: { strategy: blue-green, steps: [10, 50, 100], pause: 3s, check: deploy/check }, soak: 8s }")
 	check := "#!/bin/sh\nset -eu\ncurl -fsS -X POST -d '{\"item\": \"lamp\", \"count\": 1}' http://127.0.0.1:8080/orders\n"
 	if err := os.WriteFile(filepath.Join(w.shop, "deploy/check"), []byte(check), 0o755); err != nil {
 		t.Fatal(err)
 	}
+	w.must(t, "bake", w.shop)
+	first := w.newest(t)
+	w.must(t, "image", "promote", first, "stable", "--why", "to begin with")
 	w.must(t, "deploy", w.shop, "small")
 	w.serves(t, "1.0.0")
 	settled := func() { t.Helper(); w.until(t, time.Minute, w.alone(t)) }
@@ -119,8 +122,48 @@ chmod 755 bin/shop`, true)
 	}
 	w.serves(t, "1.1.0")
 	t.Logf("the slow release was left %s after the deploy began: %s", time.Since(before).Round(time.Second), w.show(t).Error)
+
+	// A promoted image comes by itself, with the release that serves and not with
+	// the bad one in the box; revoked in its soak, it is left by a switch.
+	w.edit(t, "puppet/modules/shop/manifests/init.pp", "  service { 'cron':", "  file { '/etc/shop-note': content => 'newer' }\n  service { 'cron':")
+	w.must(t, "bake", w.shop)
+	second := w.newest(t)
+	runs := func(image string) func() error {
+		return func() error {
+			var v struct{ Environment struct{ Image string } }
+			if w.json(t, &v, "env", "show", "shop-small"); v.Environment.Image != image {
+				return fmt.Errorf("it runs %s, not %s", v.Environment.Image, image)
+			}
+			return nil
+		}
+	}
+	begun = time.Now()
+	w.must(t, "image", "promote", second, "stable", "--why", "it has the note")
+	w.until(t, 2*time.Minute, runs(second))
+	t.Logf("a promoted image serves after %s", time.Since(begun).Round(time.Second))
+	w.serves(t, "1.1.0")
+	clicked = time.Now()
+	if out := w.must(t, "image", "revoke", second, "--why", "CVE-2026-1"); !strings.Contains(out, "stable points to "+first+" again") || !strings.Contains(out, "shop-small") {
+		t.Error(out)
+	}
+	w.until(t, time.Minute, runs(first))
+	t.Logf("a revoked image is left after %s", time.Since(clicked).Round(time.Millisecond))
+	w.serves(t, "1.1.0")
+	settled()
+	none("an image was promoted and revoked", begun)
+	if out := w.must(t, "image", "currency"); !strings.Contains(out, "current") || strings.Contains(out, second) {
+		t.Error(out)
+	}
 	ended()
 	w.must(t, "env", "destroy", "shop-small")
+}
+
+// newest is the image that was baked last.
+func (w *world) newest(t *testing.T) string {
+	t.Helper()
+	var ch struct{ Image string }
+	w.json(t, &ch, "image", "channels", "shop/candidate")
+	return ch.Image
 }
 
 // alone tells that one generation serves and nothing else is there.
