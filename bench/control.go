@@ -25,6 +25,8 @@ func controlGroup() group {
 			{"event-latency-postgres", "the same from one server to another"},
 			{"restart", "a killed server with SQLite works again"},
 			{"takeover", "a dead server's work is another's"},
+			{"promote-20x45", "from a promotion to all of 20 environments of 45, to the least that 2 launches a second and a boot of a minute allow"},
+			{"promote-20x45-all", "the same without --image-budget"},
 			{"suite-overhead", "the server's work for one suite more beside 48, to that beside 8 (the larger of cloud calls and processor time)"},
 			{"suite-overhead-calls", "calls of the cloud for one suite of 2 instances, beside 48"},
 			{"suite-overhead-cpu", "processor time of the server for it, with the cloud in memory"},
@@ -33,12 +35,13 @@ func controlGroup() group {
 }
 
 // controlLimits are what the rows should not be over.
-var controlLimits = map[string]float64{"reconcile-20k-cpu": 5, "reconcile-20k-rss": 200, "event-latency-sqlite": 50, "event-latency-postgres": 50, "restart": 2, "takeover": 15, "suite-overhead": 1.5}
+var controlLimits = map[string]float64{"reconcile-20k-cpu": 5, "reconcile-20k-rss": 200, "event-latency-sqlite": 50, "event-latency-postgres": 50, "restart": 2, "takeover": 15, "suite-overhead": 1.5, "promote-20x45": 1.1}
 
 // controlTests are the tests that measure rows.
 var controlTests = map[string]string{
 	"reconcile-20k-cpu": "TestFiguresAtRest", "reconcile-20k-rss": "TestFiguresAtRest", "event-latency-sqlite": "TestFiguresEvent", "event-latency-postgres": "TestFiguresEvent",
 	"restart": "TestFiguresServers", "takeover": "TestFiguresServers",
+	"promote-20x45": "TestPromotion", "promote-20x45-all": "TestPromotion",
 	"suite-overhead": "TestSuiteOverhead", "suite-overhead-calls": "TestSuiteOverhead", "suite-overhead-cpu": "TestSuiteOverhead",
 }
 

@@ -52,7 +52,7 @@ type runFlags struct {
 	TestInstances int           `help:"Instances that the environments of all runs may have at once; 0: no limit." default:"0" env:"DAYFLY_TEST_INSTANCES" placeholder:"N"`
 	TestLaunching int           `help:"Instances of all runs that may be on their way into service at once; 0: no limit. Where they share one machine, such as with the local region, 45 for each core keeps them from slowing each other down." default:"0" env:"DAYFLY_TEST_LAUNCHING" placeholder:"N"`
 	Figures       time.Duration `name:"figures-period" help:"How long the periods of the load balancer's figures are, by which deploys are judged. AWS counts by the minute; dayfly region env sets what the local region does." default:"1m" env:"DAYFLY_FIGURES_PERIOD" placeholder:"DURATION"`
-	ImageBudget   int           `help:"Instances that may be launched at once because of a new image, over all environments; one that is larger goes alone. 0: no limit." default:"0" env:"DAYFLY_IMAGE_BUDGET" placeholder:"N"`
+	ImageBudget   int           `help:"Instances that may be launched at once because of a new image, over all environments; one that is larger goes alone. 0: no limit. AWS gives an account 2 launches a second back: what wants more at once waits until its time is over." default:"200" env:"DAYFLY_IMAGE_BUDGET" placeholder:"N"`
 	Metrics       []string      `name:"metric-addresses" sep:"," help:"Where gates may read metrics: hosts, HOST:PORT, ranges such as 10.20.0.0/16 or 10.20.0.0/16:9090; without a port 80 and 443. Default: nowhere. Loopback only by its address; instance metadata never." env:"DAYFLY_METRIC_ADDRESSES" placeholder:"HOST:PORT,..."`
 	Chaos         bool          `help:"Allow dayfly chaos, which lets things go wrong on purpose." env:"DAYFLY_CHAOS"`
 

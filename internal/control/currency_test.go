@@ -140,7 +140,7 @@ func TestImageThatIsLeft(t *testing.T) {
 		first, second := w.images()
 		w.cloud.Plan = func(cloud.StackInput) cloudtest.Plan { return cloudtest.Plan{Stuck: true} }
 		w.promote(second)
-		w.wait("dev gave it up", func() bool { e := w.named("shop-dev"); return e.Refusal(second) != nil })
+		w.wait("dev gave it up", func() bool { e := w.named("shop-dev"); return e.Refusal(second, time.Now()) != nil })
 		w.cloud.Plan = nil
 		time.Sleep(2 * time.Hour)
 		if dev, prod := w.named("shop-dev"), w.named("shop-prod"); dev.Image != first || dev.Want != dev.Serving || prod.Image != first || prod.Serving != 1 {

@@ -101,22 +101,23 @@ func (b *fakeBox) Open(context.Context, box.Artifact) (io.ReadCloser, error) {
 
 // world is a cloud, a store and a box that outlive processes.
 type world struct {
-	t     *testing.T
-	cloud *cloudtest.Cloud
-	store store.Store
-	box   *fakeBox
-	dir   string
-	files string
-	api   *Control // its loops do not run
-	suite func(name string) (junit string, r cloud.CommandResult, took time.Duration)
-	gate  func(cmd cloud.Command) (r cloud.CommandResult, took time.Duration)
-	fail  map[string]string // step of a bake: what its command says
-	limit time.Duration
-	quota int
-	signs Attestation
-	log   io.Writer
-	mu    sync.Mutex
-	ran   map[string]int // commands of bakes by step
+	t      *testing.T
+	cloud  *cloudtest.Cloud
+	store  store.Store
+	box    *fakeBox
+	dir    string
+	files  string
+	api    *Control // its loops do not run
+	suite  func(name string) (junit string, r cloud.CommandResult, took time.Duration)
+	gate   func(cmd cloud.Command) (r cloud.CommandResult, took time.Duration)
+	fail   map[string]string // step of a bake: what its command says
+	limit  time.Duration
+	quota  int
+	budget int
+	signs  Attestation
+	log    io.Writer
+	mu     sync.Mutex
+	ran    map[string]int // commands of bakes by step
 }
 
 // runs is how often a step's command was run.
@@ -145,7 +146,7 @@ func inWorld(t *testing.T, f func(t *testing.T, w *world)) {
 }
 
 func (w *world) control(st store.Store) *Control {
-	c := &Control{metrics: metrics.New(), cfg: Config{Dir: w.dir, MetricAddresses: []string{"127.0.0.1:1"}, TestInstances: w.quota, Log: slog.New(operation.Handler(slog.NewTextHandler(w.log, &slog.HandlerOptions{Level: slog.LevelDebug})))}, store: st, clock: clock.Real{}, cloud: w.cloud.Driver(st)}
+	c := &Control{metrics: metrics.New(), cfg: Config{Dir: w.dir, MetricAddresses: []string{"127.0.0.1:1"}, TestInstances: w.quota, ImageBudget: w.budget, Log: slog.New(operation.Handler(slog.NewTextHandler(w.log, &slog.HandlerOptions{Level: slog.LevelDebug})))}, store: st, clock: clock.Real{}, cloud: w.cloud.Driver(st)}
 	c.wire([]byte("agent"), []byte("probe"), func(string) (box.Box, error) { return w.box, nil })
 	c.files.dir = w.dir
 	var err error

@@ -115,8 +115,12 @@ func (p *planner) look(e *environment.Environment) *Status {
 		}
 		return s
 	}
-	if r := e.Refusal(s.Target); r != nil {
-		return wait("image-refused", "image/"+s.Target, "the image was tried here, and left: "+r.Why, "dayfly deploy tries it again; another one is taken by itself")
+	if r := e.Refusal(s.Target, p.Now); r != nil {
+		wait("image-refused", "image/"+s.Target, "the image was tried here, and left: "+r.Why, "dayfly deploy tries it again; another one is taken by itself")
+		if !r.Until.IsZero() {
+			until(r.Until)
+		}
+		return s
 	}
 	if sh := e.Shift; sh != nil {
 		if s.Revoked && !sh.Back && sh.From != 0 && p.launches(p.From[e.Name]) {
@@ -182,8 +186,8 @@ func (p *planner) after(e *environment.Environment, target string) (*blocker.Blo
 		switch {
 		case a == nil:
 			return block(name+", which must run the image before, is not there", "deploy it, or deploy this one by hand"), time.Time{}
-		case a.Refusal(target) != nil:
-			return block(name+" left the image again: "+a.Refusal(target).Why, "another image is taken by itself"), time.Time{}
+		case a.Refusal(target, p.Now) != nil:
+			return block(name+" left the image again: "+a.Refusal(target, p.Now).Why, "another image is taken by itself"), time.Time{}
 		case a.Image != target:
 			return block(name+" does not run the image yet", ""), time.Time{}
 		case a.Shift != nil:
@@ -291,7 +295,7 @@ func (p *planner) eta(name string, depth int) time.Time {
 			}
 		}
 		return later(e.Follow.Opens(first))
-	case "window", "soak", "frozen":
+	case "window", "soak", "frozen", "image-refused":
 		if !s.Blocker.Until.IsZero() {
 			return later(e.Follow.Opens(s.Blocker.Until))
 		}

@@ -74,6 +74,8 @@ func TestPlan(t *testing.T) {
 		}, "current b", "due take b " + at(3*time.Minute)},
 		{"dev left it", func(o *Estate, dev, prod *environment.Environment) { dev.Refuse("b", "errors", now) },
 			"waiting b image-refused", "waiting b image-after"},
+		{"there was no capacity in dev", func(o *Estate, dev, prod *environment.Environment) { dev.Postpone("b", "no capacity", now) },
+			"waiting b image-refused " + at(32*time.Minute), "waiting b image-after " + at(95*time.Minute)},
 		{"dev is gone", func(o *Estate, dev, prod *environment.Environment) { dev.Phase = environment.Gone },
 			"", "waiting b image-after"},
 		{"a window", func(o *Estate, dev, prod *environment.Environment) {
@@ -234,7 +236,7 @@ func TestPlanHolds(t *testing.T) {
 			if s.Step == Take {
 				moving, largest = moving+s.Size, max(largest, s.Size)
 			}
-			if !target.Launches() || s.Target == e.Image || e.Refusal(s.Target) != nil || frozen || e.Destroy || e.Serving == 0 || e.Want != e.Serving || (e.Shift != nil) != (s.Step == GoBack) {
+			if !target.Launches() || s.Target == e.Image || e.Refusal(s.Target, now) != nil || frozen || e.Destroy || e.Serving == 0 || e.Want != e.Serving || (e.Shift != nil) != (s.Step == GoBack) {
 				t.Fatalf("%+v of %+v", s, e)
 			}
 		}

@@ -26,6 +26,7 @@ type Refusal struct {
 	Image string    `json:"image"`
 	At    time.Time `json:"at"`
 	Why   string    `json:"why"`
+	Until time.Time `json:"until,omitzero"` // it may be tried again then; zero = when somebody deploys it
 }
 
 // keepRefused is how many images an environment remembers that did no good.
@@ -34,8 +35,20 @@ const keepRefused = 10
 // Refuse remembers that an image was left for another: it is not taken again
 // before somebody deploys it.
 func (e *Environment) Refuse(image, why string, at time.Time) {
-	e.Accept(image)
-	e.Refused = slices.Insert(e.Refused, 0, Refusal{image, at, why})
+	e.refuse(Refusal{Image: image, At: at, Why: why})
+}
+
+// again is when an image is tried again that the cloud had no instances for.
+const again = 30 * time.Minute
+
+// Postpone remembers that an image could not be tried, by no fault of its own.
+func (e *Environment) Postpone(image, why string, at time.Time) {
+	e.refuse(Refusal{Image: image, At: at, Why: why, Until: at.Add(again)})
+}
+
+func (e *Environment) refuse(r Refusal) {
+	e.Accept(r.Image)
+	e.Refused = slices.Insert(e.Refused, 0, r)
 	e.Refused = e.Refused[:min(len(e.Refused), keepRefused)]
 }
 
@@ -44,10 +57,10 @@ func (e *Environment) Accept(image string) {
 	e.Refused = slices.DeleteFunc(e.Refused, func(r Refusal) bool { return r.Image == image })
 }
 
-// Refusal is why an image is not taken, nil where nothing speaks against it.
-func (e *Environment) Refusal(image string) *Refusal {
+// Refusal is why an image is not taken now, nil where nothing speaks against it.
+func (e *Environment) Refusal(image string, now time.Time) *Refusal {
 	for i := range e.Refused {
-		if e.Refused[i].Image == image {
+		if r := e.Refused[i]; r.Image == image && (r.Until.IsZero() || now.Before(r.Until)) {
 			return &e.Refused[i]
 		}
 	}

@@ -60,11 +60,15 @@ func TestRefuse(t *testing.T) {
 	for i := range 30 {
 		e.Refuse(string(rune('a'+i%12)), "it is slow", at.Add(time.Duration(i)))
 	}
-	if len(e.Refused) != keepRefused || e.Refusal("f") == nil || e.Refusal("f").At != at.Add(29) {
+	if len(e.Refused) != keepRefused || e.Refusal("f", at) == nil || e.Refusal("f", at).At != at.Add(29) {
 		t.Errorf("%+v", e.Refused)
 	}
 	e.Accept("f")
-	if e.Refusal("f") != nil {
+	if e.Refusal("f", at) != nil {
 		t.Error("it is still refused")
+	}
+	e.Postpone("f", "no capacity", at)
+	if e.Refusal("f", at.Add(again-1)) == nil || e.Refusal("f", at.Add(again)) != nil {
+		t.Errorf("%+v", e.Refused[0])
 	}
 }

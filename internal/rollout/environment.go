@@ -364,8 +364,12 @@ func (l *Environments) giveUp(ctx context.Context, name string, d environment.De
 	if e.Back != nil {
 		e.Error = "called off" + by(e.Back)
 	}
-	if e.Serving != 0 && g.Image != e.Image {
-		e.Refuse(g.Image, e.Error, l.Clock.Now())
+	switch now := l.Clock.Now(); {
+	case e.Serving == 0 || g.Image == e.Image:
+	case e.Back == nil && g.Lost == 0 && g.Launched < g.Size: // the cloud did not give what was asked for
+		e.Postpone(g.Image, e.Error, now)
+	default:
+		e.Refuse(g.Image, e.Error, now)
 	}
 	e.Shift, e.Back = nil, nil
 	if e.Serving == 0 {

@@ -1559,6 +1559,8 @@ export interface components {
             /** Format: date-time */
             at: string;
             image: string;
+            /** Format: date-time */
+            until?: string;
             why: string;
         };
         EnvironmentShift: {

@@ -35,6 +35,8 @@ type Cloud struct {
 	Exec func(c *Cloud, cmd cloud.Command) (cloud.CommandResult, time.Duration)
 	// Rate is how many requests in a second come to each listener.
 	Rate float64
+	// Launches bounds how many instances are launched; nil = nothing does.
+	Launches *Bucket
 	// Fail may refuse a call, such as "ec2:CreateImage", before it has an effect.
 	Fail func(op, object string) error
 
@@ -57,6 +59,28 @@ type Cloud struct {
 	calls      map[string]int // by operation
 	figures    map[string]map[time.Time]figure
 	countedTo  time.Time
+}
+
+// Bucket holds tokens, which come back at a rate.
+type Bucket struct {
+	Tokens, Burst, Rate float64
+	at                  time.Time
+}
+
+// take takes a token where there is one.
+func (b *Bucket) take(now time.Time) bool {
+	if b == nil {
+		return true
+	}
+	if !b.at.IsZero() {
+		b.Tokens = min(b.Burst, b.Tokens+b.Rate*now.Sub(b.at).Seconds())
+	}
+	b.at = now
+	if b.Tokens < 1 {
+		return false
+	}
+	b.Tokens--
+	return true
 }
 
 // Plan is the fate of a stack.

@@ -94,7 +94,7 @@ func (c *Cloud) passGroup(g *group, now time.Time) {
 			live++
 		}
 	}
-	for ; live < g.Desired && len(g.Suspended) == 0; live++ {
+	for ; live < g.Desired && len(g.Suspended) == 0 && c.Launches.take(now); live++ {
 		i := c.launch(g.image, map[string]string{"aws:autoscaling:groupName": g.Name, "aws:cloudformation:stack-name": g.stack}, now)
 		g.Members = append(g.Members, cloud.Member{Instance: i.ID, Lifecycle: "Pending:Wait", Healthy: true, Protected: g.protected})
 	}
