@@ -4,12 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"net/netip"
 	"runtime"
 	"slices"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/dayfly-infra/dayfly/internal/fault"
 	"github.com/dayfly-infra/dayfly/internal/region/network"
@@ -91,6 +93,9 @@ func (n *Network) attach(ctx context.Context, id string, cs []network.Interface)
 	}
 	if err := n.saveState(m); err != nil {
 		return undo(err)
+	}
+	if slices.ContainsFunc(cs, func(c network.Interface) bool { return v.left[c.Public] }) {
+		n.forgetLeft(v)
 	}
 	n.startAfresh(v, fresh)
 	if err := n.plugAll(ctx, v, m, fresh); err != nil {
@@ -238,7 +243,8 @@ func (n *Network) Detach(_ context.Context, vpc string, enis []string) error {
 	m := v.model.Clone()
 	links := false
 	var gone []string
-	var ips, reached []netip.Addr
+	var ips []netip.Addr
+	left, reached := map[netip.Addr]bool{}, map[netip.Addr]bool{}
 	for _, id := range enis {
 		c, ok := m.Cards[id]
 		if !ok {
@@ -248,7 +254,10 @@ func (n *Network) Detach(_ context.Context, vpc string, enis []string) error {
 		gone = append(gone, id)
 		ips = append(ips, c.IP)
 		if c.Shared || c.Public.IsValid() {
-			reached = append(reached, c.IP)
+			reached[c.IP] = true
+		}
+		if c.Public.IsValid() {
+			left[c.Public] = true
 		}
 		delete(m.Cards, id)
 	}
@@ -272,7 +281,7 @@ func (n *Network) Detach(_ context.Context, vpc string, enis []string) error {
 	// connections are over with the links; startAfresh forgets them when an
 	// address is used again: reading the kernel's table costs more than the rest.
 	if len(reached) > 0 {
-		n.endFlows(v, reached)
+		n.forgetSoon(v, left, reached)
 	}
 	if v.used == nil {
 		v.used = map[netip.Addr]bool{}
@@ -323,6 +332,40 @@ func (n *Network) unplug(v *vpc, enis []string) error {
 	return errors.Join(errs...)
 }
 
+// forgetAfter is how long connections to removed public addresses are collected.
+const forgetAfter = 200 * time.Millisecond
+
+// forgetSoon forgets the connections that came by public addresses, those of many
+// interfaces at once: hundreds that are removed one after the other would read
+// the kernel's table of thousands of connections as often. Who gets one of the
+// addresses before that has it done at once. The caller has locked v.
+func (n *Network) forgetSoon(v *vpc, left, reached map[netip.Addr]bool) {
+	if v.left != nil {
+		maps.Copy(v.left, left)
+		maps.Copy(v.reached, reached)
+		return // somebody is about to
+	}
+	v.left, v.reached = left, reached
+	id := v.model.ID
+	n.cleaners.Go(func() {
+		select {
+		case <-n.stop:
+		case <-time.After(forgetAfter):
+		}
+		if v, err := n.lookup(id); err == nil {
+			n.forgetLeft(v)
+			v.mu.Unlock()
+		}
+	})
+}
+
+func (n *Network) forgetLeft(v *vpc) {
+	if len(v.reached) > 0 {
+		n.endFlows(v, slices.Collect(maps.Keys(v.reached)))
+	}
+	v.left, v.reached = nil, nil
+}
+
 // startAfresh forgets the connections of those who had the addresses of new
 // interfaces before.
 func (n *Network) startAfresh(v *vpc, cs []network.Interface) {
@@ -344,7 +387,11 @@ func (n *Network) startAfresh(v *vpc, cs []network.Interface) {
 // endFlows forgets the connections of addresses.
 func (n *Network) endFlows(v *vpc, ips []netip.Addr) {
 	err := inNS(n.hostNS, v.space.fd(), func() error {
-		_, err := netlink.ConntrackDeleteFilters(netlink.ConntrackTable, unix.AF_INET, flowsOf(ips))
+		f := flowsOf{}
+		for _, ip := range ips {
+			f[ip] = true
+		}
+		_, err := netlink.ConntrackDeleteFilters(netlink.ConntrackTable, unix.AF_INET, f)
 		return err
 	})
 	if err != nil {
@@ -352,12 +399,12 @@ func (n *Network) endFlows(v *vpc, ips []netip.Addr) {
 	}
 }
 
-type flowsOf []netip.Addr
+type flowsOf map[netip.Addr]bool
 
 // MatchConntrackFlow tells whether a flow has one of the addresses.
 func (f flowsOf) MatchConntrackFlow(flow *netlink.ConntrackFlow) bool {
 	for _, ip := range []net.IP{flow.Forward.SrcIP, flow.Forward.DstIP, flow.Reverse.SrcIP} {
-		if a, ok := netip.AddrFromSlice(ip); ok && slices.Contains(f, a.Unmap()) {
+		if a, ok := netip.AddrFromSlice(ip); ok && f[a.Unmap()] {
 			return true
 		}
 	}

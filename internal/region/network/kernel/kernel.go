@@ -59,6 +59,10 @@ type Network struct {
 	hosts  map[string]netip.Addr
 	pool   *topo.Pool
 	cards  int
+
+	stop     chan struct{} // closed by Close
+	closing  sync.Once
+	cleaners sync.WaitGroup // see forgetSoon
 }
 
 var _ network.Network = (*Network)(nil)
@@ -75,6 +79,9 @@ type vpc struct {
 	// still know; any may be where another process was here before.
 	used    map[netip.Addr]bool
 	anyUsed bool
+	// left are public addresses whose interface is gone, and reached the private
+	// ones behind them, while somebody may still be led there: see forgetSoon.
+	left, reached map[netip.Addr]bool
 }
 
 var prefixRE = regexp.MustCompile(`^[a-z][a-z0-9]{0,5}$`)
@@ -105,7 +112,8 @@ func New(cfg Config) (*Network, error) {
 		return nil, fmt.Errorf("network: %w", err)
 	}
 	n := &Network{
-		cfg: cfg, log: cfg.Log, hostNS: hostNS,
+		stop: make(chan struct{}),
+		cfg:  cfg, log: cfg.Log, hostNS: hostNS,
 		vpcs: map[string]*vpc{}, making: map[string]*sync.Mutex{}, hosts: map[string]netip.Addr{},
 		pool: topo.NewPool(cfg.Internet),
 	}
@@ -165,6 +173,8 @@ func (n *Network) forget(m *topo.VPC) {
 
 // Close gives back handles; the network goes on.
 func (n *Network) Close() error {
+	n.closing.Do(func() { close(n.stop) })
+	n.cleaners.Wait()
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	for _, v := range n.vpcs {

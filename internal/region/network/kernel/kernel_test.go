@@ -376,6 +376,51 @@ func BenchmarkAttach45(b *testing.B) {
 	b.ReportMetric(down.Seconds()/float64(b.N), "s/detach")
 }
 
+// knows counts the connections of an address in a VPC.
+func knows(t *testing.T, n *Network, vpc string, ip netip.Addr) (flows int) {
+	t.Helper()
+	must(t, at(t, n, n.vpcPath(vpc), func() error {
+		all, err := netlink.ConntrackTableList(netlink.ConntrackTable, unix.AF_INET)
+		for _, f := range all {
+			if (flowsOf{ip: true}).MatchConntrackFlow(f) {
+				flows++
+			}
+		}
+		return err
+	}))
+	return flows
+}
+
+// TestLeftAddress removes interfaces with public addresses: who talked to them is
+// forgotten soon, and before the address leads to somebody else.
+func TestLeftAddress(t *testing.T) {
+	n := fresh(t, testConfig(t))
+	ensure(t, n, "vpc-left")
+	pub, err := n.AllocatePublic(t.Context())
+	must(t, err)
+	cs := cards("vpc-left", 3)
+	for _, next := range []bool{false, true} {
+		cs[1].Public, cs[2].Public = pub, netip.Addr{}
+		paths := attach(t, n, cs[:2]...)
+		serveIn(t, n, paths[1], cs[1].IP.String())
+		if got := ask(t, n, paths[0], cs[0].IP, cs[1].IP.String(), "tcp", 80); got == "" || knows(t, n, "vpc-left", cs[1].IP) == 0 {
+			t.Fatalf("no connection: %q", got)
+		}
+		must(t, n.Detach(t.Context(), "vpc-left", []string{cs[1].ID}))
+		if next {
+			cs[2].Public = pub
+			attach(t, n, cs[2])
+		} else {
+			for until := time.Now().Add(20 * time.Second); knows(t, n, "vpc-left", cs[1].IP) > 0 && time.Now().Before(until); {
+				time.Sleep(10 * time.Millisecond)
+			}
+		}
+		if f := knows(t, n, "vpc-left", cs[1].IP); f != 0 {
+			t.Errorf("next %v: the kernel still knows %d connections", next, f)
+		}
+	}
+}
+
 // TestUsedAddress has two interfaces with one address, one after the other: the
 // second must not get what the kernel remembers of the first, also when another
 // process was here in between.
@@ -384,19 +429,7 @@ func TestUsedAddress(t *testing.T) {
 	n := fresh(t, cfg)
 	ensure(t, n, "vpc-used")
 	cs := cards("vpc-used", 2)
-	known := func() (flows int) {
-		t.Helper()
-		must(t, at(t, n, n.vpcPath("vpc-used"), func() error {
-			all, err := netlink.ConntrackTableList(netlink.ConntrackTable, unix.AF_INET)
-			for _, f := range all {
-				if flowsOf([]netip.Addr{cs[1].IP}).MatchConntrackFlow(f) {
-					flows++
-				}
-			}
-			return err
-		}))
-		return flows
-	}
+	known := func() int { t.Helper(); return knows(t, n, "vpc-used", cs[1].IP) }
 	for round, reopen := range []bool{false, false, true} {
 		paths := attach(t, n, cs...)
 		if f := known(); f != 0 {
