@@ -16,6 +16,7 @@ export type Foreseen = S["Foreseen"];
 export type Blocker = S["Blocker"];
 export type Who = S["Who"];
 export type Status = S["Status"];
+export type Currency = S["CurrencyStatus"];
 export type Difference = S["ImageDiff"];
 
 export class Problem extends Error {

@@ -1,5 +1,6 @@
 import { memo, useEffect, useMemo, useState } from "react";
 import { ask, encode, type Environment, type Foreseen, type Generation } from "./api";
+import { CurrencyOf } from "./currency";
 import { may } from "./app";
 import { Grid, hue } from "./grid";
 import { Action, Badge, Blocked } from "./parts";
@@ -177,6 +178,7 @@ export function EnvironmentPage({ name }: { name: string }) {
   return (
     <>
       <p className="lead"><Badge>{e.phase}</Badge> {countsText(counts(members))}{e.address && e.phase !== "gone" ? <> · <a href={e.address} rel="noreferrer noopener" target="_blank">{e.address}</a></> : null}</p>
+      {e.phase !== "gone" && <CurrencyOf name={e.name} />}
       <Progress environment={e} />
       <div className="bar">
         <Deploy environment={e} closely />

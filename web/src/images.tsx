@@ -1,6 +1,7 @@
 import { useEffect, useMemo, useState } from "react";
 import { ask, type Difference, encode, type Image } from "./api";
 import { may } from "./app";
+import { CurrencyTable } from "./currency";
 import { Action, Badge } from "./parts";
 import { useKind } from "./records";
 import { go, Link } from "./route";
@@ -27,6 +28,8 @@ export function Images() {
           ))}
         </dl>
       )}
+      <CurrencyTable />
+      <h2>All images</h2>
       <div className="scroll" tabIndex={0} role="region" aria-label="Images">
         <table>
           <thead><tr><th>Image</th><th>State</th><th>Blueprint</th><th>Base</th><th>Made</th><th className="num">Took</th><th>Environments on it</th></tr></thead>
@@ -55,12 +58,15 @@ export function ImagePage({ name }: { name: string }) {
   const environments = useKind("environment");
   const channels = useKind("channel");
   const [why, setWhy] = useState("");
+  const [channel, setChannel] = useState("stable");
+  const [reason, setReason] = useState("");
   const [other, setOther] = useState("");
   if (!i) return <p className="quiet">There is no image {name}. <Link to="/images">All images</Link></p>;
   const others = [...all.values()].filter((o) => o.name !== name && o.blueprint === i.blueprint).sort((a, b) => b.created.localeCompare(a.created));
   const before = others.find((o) => o.created < i.created);
   const on = [...environments.values()].filter((e) => e.image === name && e.phase !== "gone");
   const bad = i.state === "quarantined";
+  const named = [...channels.values()].filter((c) => c.name.startsWith(`${i.blueprint}/`) && !c.name.endsWith("/candidate")).map((c) => c.name.slice(i.blueprint.length + 1));
   return (
     <>
       <p className="lead"><Badge>{i.state}</Badge> {i.why}</p>
@@ -92,13 +98,26 @@ export function ImagePage({ name }: { name: string }) {
         </form>
       )}
       <Checks image={i} />
+      {may("deployer") && !bad && i.state !== "retired" && (
+        <>
+          <h2>Promote</h2>
+          <p className="quiet">What follows the channel is taken to this image by itself.</p>
+          <div className="bar">
+            <label>Channel <input value={channel} maxLength={32} list="channels" onChange={(e) => setChannel(e.target.value)} /></label>
+            <datalist id="channels">{named.map((c) => <option key={c} value={c} />)}</datalist>
+            <label>Why <input value={reason} maxLength={300} onChange={(e) => setReason(e.target.value)} /></label>
+            <Action label="Promote" does={() => ask(`/v1/images/${encode(name)}/promote`, "POST", { channel, why: reason })} />
+          </div>
+        </>
+      )}
       {may("operator") && (
         <>
           <h2>{bad ? "Quarantine" : "Put into quarantine"}</h2>
-          <p className="quiet">{bad ? "It is never launched again until it is released." : "It is never launched again, anywhere. What runs goes on."}</p>
+          <p className="quiet">{bad ? "It is never launched again until it is released." : "It is never launched again, anywhere. What runs goes on; revoked, it is replaced at once."}</p>
           <div className="bar">
             <label>Why <input value={why} maxLength={300} onChange={(e) => setWhy(e.target.value)} /></label>
             <Action label={bad ? "Release" : "Quarantine"} confirm={bad ? `Release ${name}?` : `Quarantine ${name}?`} does={() => ask(`/v1/images/${encode(name)}/quarantine`, "POST", { quarantined: !bad, why })} />
+            {!i.revoked && <Action label="Revoke" className="danger" confirm={`Revoke ${name}, and replace what runs from it?`} does={() => ask(`/v1/images/${encode(name)}/revoke`, "POST", { why })} />}
           </div>
         </>
       )}

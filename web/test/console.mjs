@@ -98,6 +98,15 @@ try {
     }
     await p.context().close();
   }
+
+  // A promotion, and who runs which image.
+  await page.goto(base + pages.image);
+  await page.getByLabel("Why").first().fill("it serves well");
+  await page.getByRole("button", { name: "Promote" }).click();
+  await page.getByText("/stable").first().waitFor();
+  await page.goto(`${base}/images`);
+  await page.getByRole("region", { name: "Who runs which image" }).getByRole("link", { name: given.environment }).waitFor();
+  say("promoted an image");
   say(`${Object.keys(pages).length} pages are accessible in light, dark and narrow`);
 
   // By keyboard alone, to an environment and its instance.
