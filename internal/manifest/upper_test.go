@@ -37,7 +37,7 @@ func TestUpperShowsAll(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("mounting needs root")
 	}
-	for seed := range uint64(20) {
+	for seed := range uint64(8) {
 		files := map[string]string{}
 		for k := range 60 {
 			files[fmt.Sprintf("%s/d%d/e%d/f%d", []string{"etc", "usr/lib", "opt", "srv"}[k%4], k%3, k%5, k)] = fmt.Sprint("content ", k)
