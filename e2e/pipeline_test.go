@@ -14,8 +14,16 @@ import (
 type run struct {
 	Name, Phase, Image, Release string
 	Passed                      bool
-	Stages                      []struct{ Name, Phase, Result, Why string }
-	Suites                      []struct {
+	Stages                      []struct {
+		Name, Phase, Result, Why string
+		Gate                     *struct {
+			Command *struct {
+				Environment, Instance, Output string
+				Exit                          *int
+			}
+		}
+	}
+	Suites []struct {
 		Name, Phase, Result, Error, Address, Image, Release string
 		Passed, Failed, Try, Shard                          int
 		Flaky                                               bool
@@ -42,10 +50,12 @@ pipeline:
     gate: { by: [nobody-of-this-name] }
   - stage: ship
     deploy: small
+  - stage: ready
+    gate: { command: gates/ready.sh, timeout: 1m }
 `
 
 // A pipeline from end to end on real instances: stages, a flaky suite, shards,
-// a secret by file, a log that is followed, a tester, a gate, a deploy of what
+// a secret by file, a log that is followed, a tester, gates, a deploy of what
 // was tested, and nothing left; and a run that is canceled in the middle.
 func TestPipelineReal(t *testing.T) {
 	if testing.Short() {
@@ -64,6 +74,10 @@ test "$(cat "$SHOP_TOKEN")" = tiger || exit 9
 echo made >"$DAYFLY_RESULTS/part-$DAYFLY_SHARD.txt"
 [ "$DAYFLY_SHARD" = 1 ] || exit 0
 for i in 1 2 3 4 5 6; do echo "step $i"; sleep 1; done
+`, 0o755)
+	w.write(t, "gates/ready.sh", `#!/bin/sh -e
+curl -fsS --max-time 5 "$DAYFLY_ADDRESS/" | grep '<title>'
+echo "$(hostname) of $DAYFLY_ENVIRONMENT is ready"
 `, 0o755)
 	w.edit(t, "foundation.yaml", `              - { Effect: Allow, Action: ["s3:PutObject"]`, `              - { Effect: Allow, Action: ["ssm:GetParameter"], Resource: "*" }
               - { Effect: Allow, Action: ["s3:PutObject"]`)
@@ -132,6 +146,12 @@ for i in 1 2 3 4 5 6; do echo "step $i"; sleep 1; done
 	if !v.Passed || v.Clean == nil || v.Clean.Left != 0 || v.Clean.Seen == 0 || !strings.Contains(v.Stages[2].Why, "an administrator: nobody is there") {
 		t.Errorf("%+v %+v", v, v.Clean)
 	}
+	if c := v.Stages[4].Gate.Command; c == nil || c.Exit == nil || *c.Exit != 0 || c.Environment != "shop-small" || !strings.Contains(c.Output, "<title>Shop</title>") || !strings.Contains(c.Output, " of shop-small is ready") {
+		t.Errorf("the gate's command: %+v, %+v", v.Stages[4], c)
+	}
+	if out := w.must(t, "run", "show", r.Name); !strings.Contains(out, " of shop-small is ready") {
+		t.Errorf("its output is not shown: %s", out)
+	}
 	got := filepath.Join(w.dir, "artifacts")
 	w.must(t, "run", "artifacts", r.Name, "parts-s2", "--to", got)
 	w.must(t, "run", "artifacts", r.Name, "page", "--to", got)
@@ -179,6 +199,9 @@ func (w *world) read(t *testing.T, file string) string {
 
 func (w *world) write(t *testing.T, file, text string, mode os.FileMode) {
 	t.Helper()
+	if err := os.MkdirAll(filepath.Dir(filepath.Join(w.shop, file)), 0o755); err != nil {
+		t.Fatal(err)
+	}
 	if err := os.WriteFile(filepath.Join(w.shop, file), []byte(text), mode); err != nil {
 		t.Fatal(err)
 	}

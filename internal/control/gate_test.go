@@ -60,6 +60,16 @@ func TestCommandGate(t *testing.T) {
 			w.wait("the command runs", func() bool { return w.ready(run).CommandID != "" })
 			w.cloud.EndInstance(w.ready(run).Instance)
 		}, true, "exit code 0", 2},
+		{"its instance falls ill", func(w *world, n int, cmd cloud.Command) (cloud.CommandResult, time.Duration) {
+			if n == 1 {
+				return good, time.Hour // and nobody says that it ended
+			}
+			return good, time.Second
+		}, func(w *world, run string) {
+			w.cloud.Silent = true
+			w.wait("the command runs", func() bool { return w.ready(run).CommandID != "" })
+			w.cloud.Sicken(w.ready(run).Instance, true)
+		}, true, "exit code 0", 2},
 		{"something else is deployed meanwhile", ends(good, time.Hour), func(w *world, run string) {
 			w.wait("the command runs", func() bool { return w.ready(run).CommandID != "" })
 			e, v, err := store.Get[environment.Environment](w.t.Context(), w.store, environment.Kind, "shop-short")

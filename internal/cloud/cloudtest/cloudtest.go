@@ -33,6 +33,8 @@ type Cloud struct {
 	Plan func(s cloud.StackInput) Plan
 	// Exec plays a command: its result, after how long, and what it leaves.
 	Exec func(c *Cloud, cmd cloud.Command) (cloud.CommandResult, time.Duration)
+	// Silent: nobody hears of the end of a command whose instance ended.
+	Silent bool
 	// Rate is how many requests in a second come to each listener.
 	Rate float64
 	// Launches bounds how many instances are launched; nil = nothing does.

@@ -387,7 +387,7 @@ func (d *Driver) CommandResult(_ context.Context, instance, id string) (cloud.Co
 	case r == nil || r.instance != instance:
 		return cloud.CommandResult{}, Absent("ssm:GetCommandInvocation", id)
 	case d.c.Clock.Now().Before(r.ends):
-		if s := d.c.instances[instance].State; s == "terminated" {
+		if s := d.c.instances[instance].State; s == "terminated" && !d.c.Silent {
 			return cloud.CommandResult{ID: id, Status: "Failed", ExitCode: -1, Stderr: "the instance ended while the command ran"}, nil
 		}
 		return cloud.CommandResult{ID: id, Status: "InProgress"}, nil
