@@ -97,6 +97,9 @@ func Run(ctx context.Context, cfg Config) error {
 		l.Close()
 		return &fault.Error{Kind: fault.Invalid, Op: "start the region", Object: cfg.Listen, Message: "the endpoint speaks without TLS and listens on loopback only"}
 	}
+	if _, port, _ := net.SplitHostPort(cfg.Listen); port == "0" {
+		cfg.Listen = l.Addr().String() // the system chose one, and clients must hear of it
+	}
 	d, err := open(cfg)
 	if err != nil {
 		l.Close()
