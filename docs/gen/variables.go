@@ -110,6 +110,7 @@ It passes when it ends with 0 and no test case failed. It may leave JUnit files 
 			{"DAYFLY_SIGNING_KEY", "File of the private key that signs how images were made, as `--signing-key`."},
 			{"DAYFLY_TRUSTED_KEYS", "File of public keys whose statements about images are believed, as `--trusted-keys`, and for `dayfly image verify`."},
 			{"DAYFLY_REQUIRE_ATTESTATION", "true: launch and promote no image without a signed statement."},
+			{"DAYFLY_REPORT", "File with the price list and the baseline for reports, as `--report`."},
 			{"DAYFLY_STATE", "The server's folder, as `--state`."},
 			{"DAYFLY_REGION_DIR", "The local region's folder, as `--region-dir`."},
 			{"DAYFLY_LOG", "`debug` makes the daemons' logs say more."},

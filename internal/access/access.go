@@ -52,6 +52,7 @@ var Needs = map[string]Role{
 	"list-fleets":       Viewer,
 	"list-currency":     Viewer,
 	"list-freezes":      Viewer,
+	"get-usage":         Viewer,
 	"get-instance-logs": Viewer,
 	"list-events":       Viewer,
 	"get-metrics":       Viewer,

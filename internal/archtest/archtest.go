@@ -90,6 +90,7 @@ var Layers = []Layer{
 		"internal/instance",
 		"internal/inventory",
 		"internal/pipeline",
+		"internal/report",
 		"internal/event",
 		"internal/access",
 		"internal/blocker",

@@ -88,6 +88,29 @@ func TestInstance(t *testing.T) {
 	}
 }
 
+// Going back is told once, by whoever wanted it.
+func TestWentBack(t *testing.T) {
+	s, clk := open(t)
+	e := environment.Environment{Name: "shop-dev", Serving: 2}
+	for _, back := range []*environment.Back{nil, {By: "ann", Why: "it is slow", At: clk.now, From: 2, To: 1}, {By: "ann", Why: "it is slow", At: clk.now, From: 2, To: 1, Done: clk.now}, {At: clk.now.Add(1), From: 3}} {
+		e.LastBack = back
+		if err := s.Apply(t.Context(), store.NoEpoch, store.Put(environment.Kind, e.Name, store.Any, e)); err != nil {
+			t.Fatal(err)
+		}
+		clk.now = clk.now.Add(time.Minute)
+	}
+	reasons, all := told(t, s)
+	var got []event.Event
+	for i, r := range reasons {
+		if r == "WentBack" {
+			got = append(got, all[i])
+		}
+	}
+	if len(got) != 2 || got[0].By != "ann" || got[0].Message != "it went back from generation 2 to generation 1: it is slow" || !strings.Contains(got[1].Message, "like those that were good") {
+		t.Errorf("told: %+v", got)
+	}
+}
+
 // An event is there if and only if the change is; what repeats is counted.
 func TestTogether(t *testing.T) {
 	s, clk := open(t)

@@ -93,6 +93,13 @@ func environments(r *report, old, cur *environment.Environment) {
 	case cur.Serving != old.Serving && cur.Phase != environment.Gone:
 		r.warn("StoppedServing", "generation %d serves no more, and no other does", old.Serving)
 	}
+	if b := cur.LastBack; b != nil && (old.LastBack == nil || !old.LastBack.At.Equal(b.At)) {
+		to := "one like those that were good"
+		if b.To != 0 {
+			to = fmt.Sprintf("generation %d", b.To)
+		}
+		r.add(event.Warning, "WentBack", "it went back from generation %d to %s%s", b.From, to, because(b.Why)).By = b.By
+	}
 	if cur.Error != "" && cur.Error != old.Error {
 		r.fail("DeployFailed", "%s", line(cur.Error))
 	}

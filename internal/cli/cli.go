@@ -54,6 +54,7 @@ type root struct {
 	Top      topCmd      `cmd:"" help:"Show what is under way, again and again."`
 	Why      whyCmd      `cmd:"" help:"Say why something waits."`
 	Events   eventsCmd   `cmd:"" help:"Say what happened: to everything, to one object, or in one operation."`
+	Report   reportCmd   `cmd:"" help:"Say how a period went: failures, uptime, deploys, tests, hours, cost, what was saved."`
 	Watch    watchCmd    `cmd:"" help:"Print what changes, as it changes, until Ctrl-C. For example: dayfly watch --kinds environment,run"`
 	Sweep    sweepCmd    `cmd:"" help:"Find, and remove, what belongs to nothing."`
 	Audit    auditCmd    `cmd:"" help:"Say who did what, when, from where and with which result."`

@@ -56,6 +56,7 @@ type runFlags struct {
 	Metrics       []string      `name:"metric-addresses" sep:"," help:"Where gates may read metrics: hosts, HOST:PORT, ranges such as 10.20.0.0/16 or 10.20.0.0/16:9090; without a port 80 and 443. Default: nowhere. Loopback only by its address; instance metadata never." env:"DAYFLY_METRIC_ADDRESSES" placeholder:"HOST:PORT,..."`
 	Chaos         bool          `help:"Allow dayfly chaos, which lets things go wrong on purpose." env:"DAYFLY_CHAOS"`
 
+	Report             string `help:"Price list, and the baseline of the former process, for reports (YAML or JSON)." type:"path" env:"DAYFLY_REPORT" placeholder:"FILE"`
 	SigningKey         string `help:"Private key (Ed25519, PEM, mode 0600) that signs how each image was made." type:"path" env:"DAYFLY_SIGNING_KEY" placeholder:"FILE"`
 	TrustedKeys        string `help:"Public keys (PEM, several in a file) whose statements about images are believed, beside that of --signing-key." type:"path" env:"DAYFLY_TRUSTED_KEYS" placeholder:"FILE"`
 	RequireAttestation bool   `help:"Launch and promote no image without such a statement." env:"DAYFLY_REQUIRE_ATTESTATION"`
@@ -64,7 +65,7 @@ type runFlags struct {
 // args gives the flags to the server's own process.
 func (f runFlags) args() []string {
 	out := []string{fmt.Sprint("--test-instances=", f.TestInstances), fmt.Sprint("--test-launching=", f.TestLaunching), fmt.Sprint("--image-budget=", f.ImageBudget), fmt.Sprint("--chaos=", f.Chaos), fmt.Sprint("--figures-period=", f.Figures)}
-	for _, x := range [][2]string{{"--signing-key", f.SigningKey}, {"--trusted-keys", f.TrustedKeys}} {
+	for _, x := range [][2]string{{"--signing-key", f.SigningKey}, {"--trusted-keys", f.TrustedKeys}, {"--report", f.Report}} {
 		if x[1] != "" {
 			out = append(out, x[0], x[1])
 		}
@@ -91,6 +92,9 @@ type serverStartCmd struct {
 func (c *serverStartCmd) Run(ctx context.Context, a *app) error {
 	args, err := c.databaseFlags.args()
 	if err != nil {
+		return err
+	}
+	if _, err := c.figures(); err != nil { // here, and not in the log of a process that ended
 		return err
 	}
 	args = append(append(args, c.listenFlags.args()...), c.runFlags.args()...)
@@ -138,10 +142,14 @@ func (c *serverRunCmd) Run(ctx context.Context, a *app) error {
 	if err != nil {
 		return err
 	}
+	figures, err := c.figures()
+	if err != nil {
+		return err
+	}
 	lock, err := a.serverDaemon().hold()
 	if err != nil {
 		return err
 	}
 	defer lock.Close()
-	return control.Run(ctx, control.Config{Dir: a.State, Database: database, Version: a.version, Log: logger(a.err), TestInstances: c.TestInstances, TestLaunching: c.TestLaunching, ImageBudget: c.ImageBudget, Chaos: c.Chaos, Figures: c.Figures, MetricAddresses: c.Metrics, Attestation: c.attestation(), Listen: control.Listen{Address: c.Listen, Cert: c.Cert, Key: c.Key}})
+	return control.Run(ctx, control.Config{Dir: a.State, Database: database, Version: a.version, Log: logger(a.err), TestInstances: c.TestInstances, TestLaunching: c.TestLaunching, ImageBudget: c.ImageBudget, Chaos: c.Chaos, Figures: c.Figures, MetricAddresses: c.Metrics, Attestation: c.attestation(), Report: figures, Listen: control.Listen{Address: c.Listen, Cert: c.Cert, Key: c.Key}})
 }

@@ -41,6 +41,7 @@ import (
 	"github.com/dayfly-infra/dayfly/internal/pipeline"
 	"github.com/dayfly-infra/dayfly/internal/reconcile"
 	"github.com/dayfly-infra/dayfly/internal/renew"
+	"github.com/dayfly-infra/dayfly/internal/report"
 	"github.com/dayfly-infra/dayfly/internal/resolve"
 	"github.com/dayfly-infra/dayfly/internal/rollout"
 	"github.com/dayfly-infra/dayfly/internal/server"
@@ -82,6 +83,8 @@ type Config struct {
 	Chaos bool
 
 	Attestation Attestation
+	// Report is what the operator says for reports: prices, the former process.
+	Report report.Config
 
 	replica string                          // this server's name among those
 	free    func(dir string) (int64, error) // space on the disk of a folder; nil asks the system
@@ -193,6 +196,7 @@ type Control struct {
 	deployed  chan event.Event
 	limiter   *limiter.Limiter // nil in tests
 	swept     atomic.Pointer[swept]
+	reporting sync.Mutex
 	full      atomic.Pointer[blocker.Blocker] // while the disk is nearly full
 }
 

@@ -27,6 +27,7 @@ import (
 	"github.com/dayfly-infra/dayfly/internal/image"
 	"github.com/dayfly-infra/dayfly/internal/instance"
 	"github.com/dayfly-infra/dayfly/internal/reconcile"
+	"github.com/dayfly-infra/dayfly/internal/report"
 	"github.com/dayfly-infra/dayfly/internal/store"
 )
 
@@ -182,6 +183,11 @@ func (l *Loop) write(ctx context.Context, k *known, more ...store.Write) error {
 	if len(more) == 0 {
 		return nil
 	}
+	tallies, err := l.tally(ctx, k)
+	if err != nil {
+		return err
+	}
+	more = append(more, tallies...)
 	if err := l.Store.Apply(ctx, reconcile.Epoch(ctx), more...); err != nil {
 		return err
 	}
@@ -193,6 +199,37 @@ func (l *Loop) write(ctx context.Context, k *known, more ...store.Write) error {
 		}
 	}
 	return nil
+}
+
+// tally adds those that ended since the records were read to what is kept of
+// their days, in the same batch.
+func (l *Loop) tally(ctx context.Context, k *known) ([]store.Write, error) {
+	var ended []instance.Instance
+	for _, i := range k.list {
+		if i.State != instance.Gone {
+			continue
+		}
+		var before instance.Instance
+		if b := k.before[i.ID]; b != "" {
+			if err := json.Unmarshal([]byte(b), &before); err != nil {
+				return nil, fmt.Errorf("record %s %s: %w", instance.Kind, i.Name(), err)
+			}
+		}
+		if before.State != instance.Gone {
+			ended = append(ended, i)
+		}
+	}
+	var ws []store.Write
+	for _, t := range report.Lives(ended, l.Clock.Now()) {
+		sum, version, err := store.Get[report.Tally](ctx, l.Store, report.TallyKind, t.Name())
+		if err != nil && !errors.Is(err, store.ErrNotFound) {
+			return nil, err
+		}
+		sum.Day, sum.Environment, sum.Generation = t.Day, t.Environment, t.Generation
+		sum.Add(t)
+		ws = append(ws, store.Put(report.TallyKind, t.Name(), version, sum))
+	}
+	return ws, nil
 }
 
 // fleet looks at one group, notes down what it sees, and does what the plan says.

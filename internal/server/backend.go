@@ -44,6 +44,7 @@ type Backend interface {
 	Instances
 	Chaos
 	Currency
+	Usage
 	Why(ctx context.Context, object string) ([]Reason, error)
 	Status(ctx context.Context) (Status, error)
 	// Active tells whether this process owns the work.

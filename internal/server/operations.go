@@ -159,6 +159,7 @@ func (s *Server) operations() {
 	s.instances()
 	s.chaos()
 	s.currency()
+	s.usage()
 	records[bake.Bake](s, "bakes", bake.Kind, "why")
 	records[image.Image](s, "images", image.Kind, "images")
 	records[image.Channel](s, "channels", image.ChannelKind, "images")

@@ -800,6 +800,26 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/v1/report": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * How a period went: failures, uptime, deploys, tests, hours, cost, and what was saved
+         * @description Needs the role viewer.
+         */
+        get: operations["get-usage"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/v1/runs": {
         parameters: {
             query?: never;
@@ -2466,6 +2486,199 @@ export interface components {
             name: string;
             why?: string;
         };
+        Report: {
+            bakes: components["schemas"]["ReportBakes"];
+            /**
+             * Format: double
+             * @description hours times the price list; absent without prices
+             */
+            cost?: number;
+            currency?: string;
+            deploys: components["schemas"]["ReportDeploys"];
+            environments: components["schemas"]["ReportRow"][] | null;
+            /**
+             * Format: date-time
+             * @description midnight, UTC
+             */
+            from: string;
+            images: components["schemas"]["ReportImages"];
+            /** Format: double */
+            instance_hours: number;
+            launches: components["schemas"]["ReportLaunches"];
+            /** Format: date-time */
+            made: string;
+            /** @description what is not known, and why */
+            notes: string[] | null;
+            orphans: components["schemas"]["ReportOrphans"];
+            /** @description from the forge's hook to the last result, of runs that passed */
+            push_to_tested: components["schemas"]["ReportTook"];
+            /** @description against the operator's baseline; absent without one */
+            saved?: components["schemas"]["ReportSaved"];
+            /** @description the same of runs that a person or a schedule started */
+            start_to_tested: components["schemas"]["ReportTook"];
+            teams: components["schemas"]["ReportRow"][] | null;
+            tests: components["schemas"]["ReportTests"];
+            /**
+             * Format: date-time
+             * @description midnight, UTC, or now; not part of the period
+             */
+            to: string;
+            /** @description instance types that had hours and have no price: they are in no cost */
+            unpriced?: string[] | null;
+        };
+        ReportBakes: {
+            /** Format: int64 */
+            failed: number;
+            /** Format: int64 */
+            made: number;
+        };
+        ReportDeploys: {
+            /** Format: int64 */
+            begun: number;
+            /** Format: int64 */
+            failed: number;
+            /** Format: int64 */
+            ready: number;
+            /** Format: int64 */
+            rollbacks: number;
+            /** @description from the record until all instances were healthy */
+            took: components["schemas"]["ReportTook"];
+        };
+        ReportImages: {
+            /** Format: int64 */
+            current: number;
+            /**
+             * Format: int64
+             * @description that follow a channel, or run a revoked image
+             */
+            environments: number;
+            /** Format: int64 */
+            late: number;
+        };
+        ReportLaunches: {
+            /**
+             * Format: double
+             * @description upper bound of the rate with 95 % certainty
+             */
+            bound?: number;
+            /**
+             * Format: int64
+             * @description ended by themselves, or were given up, before they came into service
+             */
+            failed: number;
+            /** Format: int64 */
+            in_service: number;
+            /** Format: int64 */
+            launched: number;
+            /**
+             * Format: double
+             * @description failed of those that came into service or failed, 0 to 1
+             */
+            rate?: number;
+        };
+        ReportOrphans: {
+            /**
+             * Format: int64
+             * @description by the last sweep
+             */
+            left: number;
+            /**
+             * Format: int64
+             * @description in the period
+             */
+            removed: number;
+            /**
+             * Format: date-time
+             * @description the last sweep since the server began
+             */
+            swept?: string;
+        };
+        ReportRow: {
+            /** Format: double */
+            cost?: number;
+            /** Format: int64 */
+            deploys: number;
+            /** Format: int64 */
+            failed: number;
+            /** Format: double */
+            instance_hours: number;
+            /** Format: int64 */
+            launched: number;
+            name: string;
+            team?: string;
+            /** @description the environments of a blueprint's test runs, all together */
+            tests?: boolean;
+            uptime?: components["schemas"]["ReportUptime"];
+        };
+        ReportSaved: {
+            /**
+             * Format: int64
+             * @description one click is taken off for each that no hook or schedule started
+             */
+            clicks: number;
+            /**
+             * Format: int64
+             * @description that were compared
+             */
+            deploys: number;
+            /** Format: double */
+            seconds: number;
+            /**
+             * Format: double
+             * @description of the former time that is saved, below 0 where it takes longer now
+             */
+            share: number;
+            /** @description of the baseline, as the operator says */
+            source: string;
+            /**
+             * Format: int64
+             * @description that were compared
+             */
+            tests: number;
+        };
+        ReportTests: {
+            /** Format: int64 */
+            canceled: number;
+            /** Format: int64 */
+            failed: number;
+            /**
+             * Format: int64
+             * @description suites that passed, and not at the first try
+             */
+            flaky: number;
+            /** Format: int64 */
+            passed: number;
+            /** Format: int64 */
+            runs: number;
+            /** Format: int64 */
+            suites: number;
+            /** Format: int64 */
+            suites_failed: number;
+            /** Format: int64 */
+            suites_passed: number;
+        };
+        ReportTook: {
+            /** Format: int64 */
+            count: number;
+            /** Format: double */
+            median_seconds?: number;
+            /** Format: double */
+            p90_seconds?: number;
+        };
+        ReportUptime: {
+            /**
+             * Format: double
+             * @description 0 to 1
+             */
+            share: number;
+            /** Format: double */
+            up_seconds: number;
+            /**
+             * Format: double
+             * @description how long it was to serve, as far as events tell
+             */
+            watched_seconds: number;
+        };
         Reset: {
             /** Format: int64 */
             revision: number;
@@ -4108,6 +4321,40 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["Release"];
+                };
+            };
+            /** @description Error */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    "get-usage": {
+        parameters: {
+            query?: {
+                /** @description its day (UTC) is the first; default a week before the end */
+                from?: string;
+                /** @description the period ends with the day (UTC) that this is in, and before it where it is midnight; default now */
+                to?: string;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Report"];
                 };
             };
             /** @description Error */
