@@ -1,8 +1,10 @@
 package guest
 
 import (
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"syscall"
 	"time"
@@ -13,6 +15,9 @@ const (
 	backoffMax = 30 * time.Second
 	settled    = 10 * time.Second // a service that lived so long begins again at backoffMin
 	scanEvery  = time.Second
+	// wholeEvery is after how many scans all is looked at although no directory
+	// has changed: a thousand instances that only serve cost little so.
+	wholeEvery = 5
 )
 
 // services supervises directories with an executable run, as runit does: what
@@ -25,10 +30,11 @@ type services struct {
 	out   *os.File
 	say   func(string, ...any)
 
-	mu   sync.Mutex
-	all  map[string]*service
-	quit chan struct{}
-	wg   sync.WaitGroup
+	mu    sync.Mutex
+	all   map[string]*service
+	stamp []time.Time // of the directories that moved looks at
+	quit  chan struct{}
+	wg    sync.WaitGroup
 }
 
 type service struct {
@@ -46,8 +52,10 @@ func (s *services) watch() {
 	s.wg.Go(func() {
 		t := time.NewTicker(scanEvery)
 		defer t.Stop()
-		for {
-			s.scan()
+		for n := 0; ; n++ {
+			if moved := s.moved(); moved || n%wholeEvery == 0 {
+				s.scan()
+			}
 			select {
 			case <-s.quit:
 				return
@@ -55,6 +63,28 @@ func (s *services) watch() {
 			}
 		}
 	})
+}
+
+// moved tells whether the directory, or one of a service that is known, has
+// changed since it was asked before.
+func (s *services) moved() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	dirs := []string{s.dir}
+	for _, n := range slices.Sorted(maps.Keys(s.all)) {
+		dirs = append(dirs, filepath.Join(s.dir, n))
+	}
+	var now []time.Time
+	for _, d := range dirs {
+		if i, err := os.Stat(d); err == nil {
+			now = append(now, i.ModTime())
+		}
+	}
+	if slices.EqualFunc(now, s.stamp, time.Time.Equal) {
+		return false
+	}
+	s.stamp = now
+	return true
 }
 
 func (s *services) scan() {
