@@ -49,7 +49,7 @@ func setup(t *testing.T, names ...string) *world {
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
-	w.env = append(os.Environ(), "DAYFLY_REGION_DIR="+dir+"/region")
+	w.env = append(os.Environ(), "DAYFLY_REGION_DIR="+dir+"/region", "DAYFLY_CHAOS=1")
 	t.Cleanup(func() {
 		for _, n := range w.names {
 			if pid := w.pids[n]; pid != 0 {
@@ -305,4 +305,58 @@ func TestKilledAndStopped(t *testing.T) {
 			t.Errorf("%s has a panic", f)
 		}
 	}
+}
+
+// TestKillReplica lets dayfly chaos kill the server that owns the work, asked
+// through the other, which goes on with it while the first is dead.
+func TestKillReplica(t *testing.T) {
+	w := setup(t, "a", "b")
+	w.must(t, w.on("a"))("deploy", "--size", "6", "shop", "dev")
+	owner, epoch := "", int64(0)
+	w.until(t, "somebody owns", takeover, func() bool { owner, epoch = w.active(t); return owner != "" })
+	asked := "a"
+	if owner == asked {
+		asked = "b"
+	}
+	if out, err := w.on(asked)("chaos", "do", "kill-replica"); err == nil || !strings.Contains(out, "it needs one replica") {
+		t.Errorf("%v: %s", err, out)
+	}
+	var did []struct {
+		Done  bool
+		Whole float64
+		Error string
+	}
+	said := make(chan string, 1)
+	go func() {
+		out, err := w.on(asked)("-o", "json", "chaos", "do", "kill-replica", "--replicas", filepath.Join(w.dir, owner), "--for", "40s")
+		if err != nil {
+			out = err.Error() + ": " + out
+		}
+		said <- out
+	}()
+	took := w.until(t, asked+" took over", 35*time.Second, func() bool {
+		n, e := w.active(t)
+		return n == asked && e > epoch
+	})
+	w.must(t, w.on(asked))("deploy", "--size", "6", "shop", "dev")
+	if e := w.environment(t, asked, "shop-dev"); e.Phase != "serving" || e.Serving != 2 {
+		t.Errorf("%+v", e)
+	}
+	if out, err := w.on(owner)("env", "list"); err == nil {
+		t.Errorf("%s was not dead any more, nothing was shown: %s", owner, out)
+	}
+	out := <-said
+	if i := strings.Index(out, "["); i < 0 || json.Unmarshal([]byte(out[i:]), &did) != nil || len(did) != 1 || !did[0].Done || did[0].Whole < 40 {
+		t.Errorf("its report is %s", out)
+	}
+	t.Logf("%s took over after %s", asked, took.Round(time.Millisecond))
+	// It is back with the arguments that it had: on the same database.
+	if e := w.environment(t, owner, "shop-dev"); e.Serving != 2 {
+		t.Errorf("%s says %+v", owner, e)
+	}
+	var s regionStatus
+	w.until(t, "6 instances, 1 image, 2 stacks", 30*time.Second, func() bool {
+		w.json(t, &s, w.run, "region", "status")
+		return s == regionStatus{Instances: 6, Images: 1, Stacks: 2, Groups: 1, VPCs: 1}
+	})
 }

@@ -19,6 +19,8 @@ import (
 
 const (
 	defaultStall = 30 * time.Second
+	// A box that hangs must leave time for the mirror before a deploy's deadline.
+	defaultAnswer = 5 * time.Second
 	// chunk is what is read, hashed and sent at once, in bytes: while 45 instances
 	// share two processors more than this has come in when it is their turn.
 	chunk = 128 << 10
@@ -34,6 +36,7 @@ type source struct {
 	aws    *api
 	say    func(string, ...any)
 	stall  time.Duration // how long a source may send nothing
+	answer time.Duration // how long a box with a mirror may take to answer at all
 
 	mu       sync.Mutex
 	verified bool
@@ -239,8 +242,12 @@ func readable(address string) bool {
 
 func (s *source) get(ctx context.Context, address, from string) (*feed, error) {
 	f := &feed{from: from, stall: s.stall}
+	first := s.stall
+	if from == box && s.launch.Mirror != "" {
+		first = min(first, s.answer)
+	}
 	f.ctx, f.cancel = context.WithCancelCause(ctx)
-	f.watch = time.AfterFunc(s.stall, func() { f.cancel(fmt.Errorf("nothing came for %s", s.stall)) })
+	f.watch = time.AfterFunc(first, func() { f.cancel(errors.New("nothing came for too long")) })
 	var err error
 	if strings.HasPrefix(address, "s3://") {
 		f.body, f.size, err = s.aws.open(f.ctx, address)
@@ -252,6 +259,7 @@ func (s *source) get(ctx context.Context, address, from string) (*feed, error) {
 		f.cancel(nil)
 		return nil, err
 	}
+	f.watch.Reset(f.stall)
 	return f, nil
 }
 

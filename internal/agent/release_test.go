@@ -65,7 +65,7 @@ func TestRelease(t *testing.T) {
 			}
 			a, _ := testAgent(t, f, t.TempDir())
 			a.start()
-			s := &source{launch: l, client: a.web, aws: a.aws, say: a.say, stall: 300 * time.Millisecond}
+			s := &source{launch: l, client: a.web, aws: a.aws, say: a.say, stall: 300 * time.Millisecond, answer: time.Minute}
 			address, err := s.listen()
 			if err != nil {
 				t.Fatal(err)
@@ -93,6 +93,42 @@ func TestRelease(t *testing.T) {
 			a.idle()
 		})
 	}
+}
+
+// A box that takes the connection and never answers is left long before one
+// that was sending: a deploy's deadline is still to be met.
+func TestReleaseBoxHangs(t *testing.T) {
+	f, box, over := newFake(t), newFake(t), make(chan struct{})
+	box.Config.Handler = http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		select {
+		case <-r.Context().Done():
+		case <-over:
+		}
+	})
+	t.Cleanup(func() { close(over) }) // before the box closes
+	f.objects["releases/x"] = payload
+	a, _ := testAgent(t, f, t.TempDir())
+	a.start()
+	s := &source{launch: handoff.Launch{URL: box.URL + "/box/x", Mirror: "s3://bucket/releases/x", Digest: digestOf(payload)},
+		client: a.web, aws: a.aws, say: a.say, stall: time.Hour, answer: 100 * time.Millisecond}
+	address, err := s.listen()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.close()
+	c := http.Client{Timeout: time.Minute}
+	res, err := c.Get(address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer res.Body.Close()
+	if got, err := io.ReadAll(res.Body); err != nil || !bytes.Equal(got, payload) {
+		t.Errorf("%d bytes, %v", len(got), err)
+	}
+	if ok, from, broken := s.result(); !ok || from != mirror {
+		t.Errorf("ok %v, from %q, broken %v", ok, from, broken)
+	}
+	a.idle()
 }
 
 func TestReleaseMethods(t *testing.T) {

@@ -280,7 +280,7 @@ func (a *Agent) handOff(ctx context.Context, b *boot, r *recorder, before phase)
 
 // deploy runs the deploy script with the release at a loopback address.
 func (a *Agent) deploy(ctx context.Context, b *boot, r *recorder) error {
-	src := &source{launch: b.Launch, client: a.web, aws: a.aws, say: a.say, stall: defaultStall}
+	src := &source{launch: b.Launch, client: a.web, aws: a.aws, say: a.say, stall: defaultStall, answer: defaultAnswer}
 	address, err := src.listen()
 	if err != nil {
 		return err

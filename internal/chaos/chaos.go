@@ -23,7 +23,7 @@ const (
 	FreezeAPI    Kind = "freeze-api"  // the cloud's API does not answer for a while
 	KillServer   Kind = "kill-server" // kill -9, and start it as it was
 	KillRegion   Kind = "kill-region"
-	KillReplica  Kind = "kill-replica" // another server on the same database
+	KillReplica  Kind = "kill-replica" // another server on the same database, for a while
 )
 
 // Kinds are all of them.
@@ -164,7 +164,7 @@ func one(k Kind, r *rand.Rand, l Leash, w World) []Act {
 		if len(w.Replicas) == 0 || !l.all(w.Targets) {
 			return nil
 		}
-		a.Replica = pick(w.Replicas)
+		a.Replica, a.For = pick(w.Replicas), l.For
 	}
 	return []Act{a}
 }

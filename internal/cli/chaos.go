@@ -26,7 +26,7 @@ import (
 // chaosFlags are the leash, and what of this machine may be harmed.
 type chaosFlags struct {
 	Environments []string      `help:"Only these; production-like ones must be named here." placeholder:"NAME,..."`
-	For          time.Duration `help:"How long what lasts does: lost zones, a frozen API, a cut box." default:"20s"`
+	For          time.Duration `help:"How long what lasts does: lost zones, a frozen API, a cut box, a dead replica." default:"20s"`
 	Replicas     []string      `help:"State folders of further servers on this machine." placeholder:"DIR,..."`
 	Box          string        `help:"A file with the process id of a box on this machine." placeholder:"PIDFILE"`
 	Limit        time.Duration `help:"How long to wait for full strength after each act." default:"5m"`
@@ -128,18 +128,28 @@ func (c *chaosRunCmd) Run(ctx context.Context, a *app) error {
 func (c *chaosDoCmd) Run(ctx context.Context, a *app) error {
 	act := chaos.Act{Kind: chaos.Kind(c.Kind), Environment: c.Environment, Instance: c.Instance, Zone: c.Zone}
 	switch act.Kind {
-	case chaos.LoseZone, chaos.CutBox, chaos.FreezeAPI:
+	case chaos.LoseZone, chaos.FreezeAPI:
 		act.For = c.For
-	case chaos.KillReplica:
-		if len(c.Replicas) == 1 {
-			act.Replica = c.Replicas[0]
+	case chaos.CutBox:
+		if act.For = c.For; c.Box == "" {
+			return missing(act, "it needs a box", "--box PIDFILE")
 		}
+	case chaos.KillReplica:
+		if act.For = c.For; len(c.Replicas) != 1 {
+			return missing(act, "it needs one replica", "--replicas DIR, the state folder of that server")
+		}
+		act.Replica = c.Replicas[0]
 	}
 	out := []harmed{c.harm(ctx, a, act)}
 	if err := a.harmedText(out, ""); err != nil {
 		return err
 	}
 	return failedHarm(out)
+}
+
+// missing is said before the server writes down an act that cannot be done.
+func missing(act chaos.Act, message, hint string) error {
+	return &fault.Error{Kind: fault.Invalid, Op: "chaos", Object: act.String(), Message: message, Hint: hint}
 }
 
 func failedHarm(out []harmed) error {
@@ -283,22 +293,22 @@ func (c *chaosFlags) act(ctx context.Context, a *app, act chaos.Act) error {
 		last()
 		return syscall.Kill(pid, syscall.SIGCONT)
 	case chaos.KillServer:
-		return a.serverDaemon().killed(after)
+		return a.serverDaemon().killed(after, nil)
 	case chaos.KillRegion:
-		return a.regionDaemon().killed(after)
+		return a.regionDaemon().killed(after, nil)
 	case chaos.KillReplica:
 		b := *a
 		r := *a.root
 		r.State = act.Replica
 		b.root = &r
-		return b.serverDaemon().killed(after)
+		return b.serverDaemon().killed(after, last)
 	}
 	return nil
 }
 
 // killed kills a daemon with signal 9 and starts it with the arguments and the
-// environment that it had.
-func (d daemon) killed(ctx context.Context) error {
+// environment that it had, after what is to happen in between, if anything.
+func (d daemon) killed(ctx context.Context, between func()) error {
 	pid := d.pid()
 	if pid == 0 {
 		return &fault.Error{Kind: fault.NotFound, Op: "kill the " + d.name, Object: d.dir, Message: "it does not run here"}
@@ -320,6 +330,9 @@ func (d daemon) killed(ctx context.Context) error {
 			return ctx.Err()
 		case <-time.After(20 * time.Millisecond):
 		}
+	}
+	if between != nil {
+		between()
 	}
 	args := strings.Split(string(bytes.TrimRight(line, "\x00")), "\x00")
 	log, err := os.OpenFile(filepath.Clean(d.logFile()), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
