@@ -64,6 +64,7 @@ func TestEverythingReal(t *testing.T) {
 	})
 	t.Run("a box whose bytes are not what it says", w.wrongDigest)
 	t.Run("a box that goes away after the release was resolved", w.mirror)
+	t.Run("a box that is cut off on purpose", w.boxCut)
 	t.Run("a box that is down", w.boxDown)
 	t.Run("server killed during a deploy", func(t *testing.T) { w.killed(t, "server", "4.0.0") })
 	t.Run("region killed during a deploy", func(t *testing.T) { w.killed(t, "region", "4.1.0") })
@@ -128,7 +129,7 @@ func setup(t *testing.T) *world {
 	key := filepath.Join(dir, "signing.key")
 	w.run(t, root, "openssl", "genpkey", "-algorithm", "ed25519", "-out", key)
 	w.run(t, root, "chmod", "600", key)
-	w.env = append(w.env, "DAYFLY_SIGNING_KEY="+key, "DAYFLY_REQUIRE_ATTESTATION=true")
+	w.env = append(w.env, "DAYFLY_SIGNING_KEY="+key, "DAYFLY_REQUIRE_ATTESTATION=true", "DAYFLY_CHAOS=1")
 	w.must(t, "server", "start")
 	var host struct{ NetNS, Address string }
 	w.json(t, &host, "region", "host", "add", "box")

@@ -1,9 +1,12 @@
 package e2e
 
 import (
+	"encoding/json"
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -127,6 +130,86 @@ func (w *world) heal(t *testing.T) {
 	if !strings.Contains(out, "fails its health check") || !strings.Contains(out, "in service") {
 		t.Errorf("its life: %s", out)
 	}
+}
+
+// boxCut lets dayfly chaos cut the box off, which then takes connections and
+// answers nobody: a replacement serves all the same, out of the mirror.
+func (w *world) boxCut(t *testing.T) {
+	version := func() string {
+		t.Helper()
+		var v struct{ Version string }
+		raw, err := fetch(w.show(t).Address + "/version")
+		if err == nil {
+			err = json.Unmarshal([]byte(raw), &v)
+		}
+		if err != nil || v.Version == "" {
+			t.Fatalf("it serves %q: %v", raw, err)
+		}
+		return v.Version
+	}
+	before := version()
+	file := filepath.Join(w.dir, "box.pid")
+	if err := os.WriteFile(file, fmt.Appendln(nil, w.serve.Process.Pid), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	w.fails(t, 2, []string{"it needs a box", "--box PIDFILE"}, "chaos", "do", "cut-box")
+	var serving []life
+	w.until(t, time.Minute, func() error { // of the generation that was just switched to
+		_, all := w.lives(t)
+		generation := w.show(t).Serving
+		serving = slices.DeleteFunc(all, func(l life) bool { return l.Generation != generation })
+		if len(serving) != 3 {
+			return fmt.Errorf("of generation %d %d serve: %+v", generation, len(serving), all)
+		}
+		return nil
+	})
+	began := time.Now()
+	act := exec.Command(w.dayfly, "--output", "json", "chaos", "do", "cut-box", "--box", file, "--for", "40s")
+	act.Env = w.env
+	var said strings.Builder
+	act.Stdout = &said
+	if err := act.Start(); err != nil {
+		t.Fatal(err)
+	}
+	w.until(t, 20*time.Second, func() error {
+		if out, err := fetch("http://" + w.addr + "/shop/LATEST"); err == nil {
+			return fmt.Errorf("the box still says %q", out)
+		}
+		return nil
+	})
+	old := serving[0].ID
+	w.must(t, "instance", "replace", old)
+	var came time.Duration
+	w.until(t, 35*time.Second, func() error {
+		all, now := w.lives(t)
+		for _, l := range all {
+			if l.ID == old && l.State != "gone" {
+				return fmt.Errorf("%s is %s", old, l.State)
+			}
+		}
+		if len(now) != 3 {
+			return fmt.Errorf("%d of 3 serve: %+v", len(now), all)
+		}
+		came = time.Since(began)
+		return nil
+	})
+	if out, err := fetch("http://" + w.addr + "/shop/LATEST"); err == nil {
+		t.Errorf("after %s the box was not cut off any more (%q): nothing was shown", came, out)
+	}
+	if err := act.Wait(); err != nil {
+		t.Errorf("dayfly chaos: %v: %s", err, said.String())
+	}
+	var did []struct {
+		Done  bool
+		Whole float64
+	}
+	if err := json.Unmarshal([]byte(said.String()), &did); err != nil || len(did) != 1 || !did[0].Done || did[0].Whole < 40 {
+		t.Errorf("its report is %s: %v", said.String(), err)
+	}
+	if after := version(); after != before {
+		t.Errorf("it served %s and now %s", before, after)
+	}
+	w.until(t, 5*time.Second, func() error { _, err := fetch("http://" + w.addr + "/shop/LATEST"); return err })
 }
 
 // process finds an instance's processes, as the host sees them, by a part of
