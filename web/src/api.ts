@@ -17,6 +17,8 @@ export type Blocker = S["Blocker"];
 export type Who = S["Who"];
 export type Status = S["Status"];
 export type Currency = S["CurrencyStatus"];
+export type Report = S["Report"];
+export type ReportRow = S["ReportRow"];
 export type Difference = S["ImageDiff"];
 
 export class Problem extends Error {

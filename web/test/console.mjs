@@ -107,6 +107,20 @@ try {
   await page.goto(`${base}/images`);
   await page.getByRole("region", { name: "Who runs which image" }).getByRole("link", { name: given.environment }).waitFor();
   say("promoted an image");
+
+  // The report: what was launched, whose it is, for a period that is in the address.
+  await page.goto(`${base}/report`);
+  const mine = page.getByRole("region", { name: "By environment" }).getByRole("row").filter({ has: page.getByRole("link", { name: given.environment }) });
+  await mine.waitFor();
+  assert.ok(Number(await mine.getByRole("cell").nth(2).textContent()) >= 3, "instances launched");
+  await page.getByText("0 of ").first().waitFor();
+  await page.getByRole("button", { name: "30 days" }).click();
+  await page.waitForURL(/report\?from=\d{4}-\d\d-\d\d$/);
+  await page.getByLabel("To", { exact: true }).fill("2001-01-01");
+  await page.getByRole("alert").waitFor();
+  forgive(422);
+  forgive(400);
+  say("reported");
   say(`${Object.keys(pages).length} pages are accessible in light, dark and narrow`);
 
   // By keyboard alone, to an environment and its instance.
