@@ -141,10 +141,13 @@ func TestCommandGateDies(t *testing.T) {
 				stop()
 				n := int64(0)
 				mortal := w.startMortal(before, func() int64 { n++; return 1 + n%4 })
-				r := w.ended(name)
+				w.wait("the gate is decided", func() bool { r := w.runOf(name); return r.Stage("ready").Phase == pipeline.Done })
 				if deaths := mortal(); deaths < 5 {
 					t.Errorf("it died %d times only", deaths)
 				}
+				// What comes after has its own tests.
+				defer w.start(w.store)()
+				r := w.ended(name)
 				if c := r.Stage("ready").Gate.Command; !r.Passed || sent != 1 || c.Output != "fine" {
 					t.Errorf("sent %d times: %+v %+v", sent, r.Stages, c)
 				}

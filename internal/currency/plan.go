@@ -50,7 +50,9 @@ type planner struct {
 func (p *planner) target(e *environment.Environment) (image string, since time.Time) {
 	now := p.Images[e.Image]
 	if ch, ok := p.Channels[e.Follow.Channel]; ok && ch.Image != "" && p.launches(ch.Image) {
-		since = ch.Moved
+		if since = ch.Moved; since.Before(e.Follow.From) && now.Revoked.IsZero() {
+			return e.Image, e.Follow.From
+		}
 		if now.Revoked.After(since) {
 			since = now.Revoked
 		}

@@ -67,6 +67,13 @@ func TestPlan(t *testing.T) {
 			dev.Image = "b"
 			dev.Proved(environment.Version{Image: "b", At: now.Add(-30 * time.Minute)})
 		}, "current b", "waiting b image-after " + at(33*time.Minute)},
+		{"a run deployed what it tested since", func(o *Estate, dev, prod *environment.Environment) {
+			dev.Follow.From, prod.Follow.From = now.Add(-2*time.Hour), now.Add(-time.Minute)
+		}, "due take b " + at(2*time.Minute), "current a"},
+		{"and that is revoked", func(o *Estate, dev, prod *environment.Environment) {
+			revoke(o, "a")
+			prod.Follow.From = now
+		}, "due take b " + at(2*time.Minute), "due take b " + at(3*time.Minute)},
 		{"a later release does not begin the wait anew", func(o *Estate, dev, prod *environment.Environment) {
 			dev.Image = "b"
 			dev.Proved(environment.Version{Image: "b", Release: "r", At: now.Add(-90 * time.Minute)})
