@@ -97,7 +97,7 @@ func OpenThere(ctx context.Context, path string, clk clock.Clock) (*Store, error
 func connect(path string, clk clock.Clock) (*Store, error) {
 	var s Store
 	var err error
-	cfg := tables.Config{Clock: clk, Now: func() string { return strconv.FormatInt(clk.Now().UnixNano(), 10) }, Translate: fullDisk(path)}
+	cfg := tables.Config{Embedded: true, Clock: clk, Now: func() string { return strconv.FormatInt(clk.Now().UnixNano(), 10) }, Translate: fullDisk(path)}
 	if path == memory {
 		s.write, err = sql.Open("sqlite", memory)
 	} else {

@@ -30,7 +30,7 @@ func (s *Store) Get(ctx context.Context, kind, name string) (store.Record, error
 	r := store.Record{Kind: kind, Name: name}
 	var updated int64
 	var body string
-	err := s.cfg.Read.QueryRowContext(ctx, `SELECT version, revision, updated, body FROM record WHERE kind = $1 AND name = $2 AND body IS NOT NULL`, kind, name).
+	err := s.row(ctx, `SELECT version, revision, updated, body FROM record WHERE kind = $1 AND name = $2 AND body IS NOT NULL`, kind, name).
 		Scan(&r.Version, &r.Revision, &updated, &body)
 	if errors.Is(err, sql.ErrNoRows) {
 		return store.Record{}, fmt.Errorf("%s %s: %w", kind, name, store.ErrNotFound)
@@ -62,7 +62,7 @@ func (s *Store) Page(ctx context.Context, kind string, r store.Range) ([]store.R
 
 // Revision implements store.Store.
 func (s *Store) Revision(ctx context.Context) (revision int64, err error) {
-	if err := s.cfg.Read.QueryRowContext(ctx, `SELECT revision FROM ledger WHERE id = 1`).Scan(&revision); err != nil {
+	if err := s.row(ctx, `SELECT revision FROM ledger WHERE id = 1`).Scan(&revision); err != nil {
 		return 0, fmt.Errorf("read the revision: %w", err)
 	}
 	return revision, nil
@@ -75,7 +75,7 @@ func (s *Store) Changes(ctx context.Context, revision int64, limit int) ([]store
 		return out, err
 	}
 	var forgotten int64 // read after the records: what was there then is in them
-	if err := s.cfg.Read.QueryRowContext(ctx, `SELECT forgotten FROM ledger WHERE id = 1`).Scan(&forgotten); err != nil {
+	if err := s.row(ctx, `SELECT forgotten FROM ledger WHERE id = 1`).Scan(&forgotten); err != nil {
 		return nil, fmt.Errorf("read changes: %w", err)
 	}
 	if revision < forgotten {
@@ -87,7 +87,7 @@ func (s *Store) Changes(ctx context.Context, revision int64, limit int) ([]store
 const columns = `kind, name, version, revision, updated, body`
 
 func (s *Store) records(ctx context.Context, what, query string, args ...any) ([]store.Record, error) {
-	rows, err := s.cfg.Read.QueryContext(ctx, query, args...)
+	rows, err := s.rows(ctx, query, args...)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", what, err)
 	}
@@ -115,19 +115,26 @@ func (s *Store) Apply(ctx context.Context, epoch int64, writes ...store.Write) e
 		}
 		deletes = deletes || w.Body == nil
 	}
+	s.parsed(ctx)
 	err := s.change(ctx, func(tx *sql.Tx) error {
 		// One statement takes the revisions and the row that orders all
 		// writers, and tells who owns.
 		var last, current, now int64
 		var holder string
-		if err := tx.QueryRowContext(ctx, `UPDATE ledger SET revision = revision + $1 WHERE id = 1 RETURNING revision, epoch, holder, `+s.cfg.Now(), len(writes)).Scan(&last, &current, &holder, &now); err != nil {
+		if s.cfg.Embedded {
+			now = s.cfg.Clock.Now().UnixNano()
+			err := in{tx, s.writes}.row(ctx, takeRevisions, len(writes)).Scan(&last, &current, &holder)
+			if err != nil {
+				return err
+			}
+		} else if err := tx.QueryRowContext(ctx, takeRevisions+`, `+s.cfg.Now(), len(writes)).Scan(&last, &current, &holder, &now); err != nil {
 			return err
 		}
 		if epoch != store.NoEpoch && (epoch != current || holder == "") {
 			return fmt.Errorf("epoch %d: %w", epoch, store.ErrFenced)
 		}
 		for i, w := range writes {
-			if err := apply(ctx, tx, w, last-int64(len(writes))+int64(i)+1, now); err != nil {
+			if err := apply(ctx, in{tx, s.writes}, w, last-int64(len(writes))+int64(i)+1, now); err != nil {
 				return fmt.Errorf("%s %s: %w", w.Kind, w.Name, err)
 			}
 		}
@@ -160,10 +167,17 @@ func prune(ctx context.Context, tx *sql.Tx, before, seen int64) error {
 	return err
 }
 
-func apply(ctx context.Context, tx *sql.Tx, w store.Write, revision, now int64) error {
+const (
+	takeRevisions = `UPDATE ledger SET revision = revision + $1 WHERE id = 1 RETURNING revision, epoch, holder`
+	readVersion   = `SELECT version, body IS NOT NULL FROM record WHERE kind = $1 AND name = $2`
+	putRecord     = `INSERT INTO record (kind, name, version, revision, updated, body) VALUES ($1, $2, $3, $4, $5, $6)
+		ON CONFLICT (kind, name) DO UPDATE SET version = excluded.version, revision = excluded.revision, updated = excluded.updated, body = excluded.body`
+)
+
+func apply(ctx context.Context, tx in, w store.Write, revision, now int64) error {
 	var version int64
 	var there bool
-	err := tx.QueryRowContext(ctx, `SELECT version, body IS NOT NULL FROM record WHERE kind = $1 AND name = $2`, w.Kind, w.Name).Scan(&version, &there)
+	err := tx.row(ctx, readVersion, w.Kind, w.Name).Scan(&version, &there)
 	if err != nil && !errors.Is(err, sql.ErrNoRows) {
 		return err
 	}
@@ -181,9 +195,7 @@ func apply(ctx context.Context, tx *sql.Tx, w store.Write, revision, now int64) 
 	} else if !there {
 		return nil // nothing to delete
 	}
-	r, err := tx.ExecContext(ctx, `INSERT INTO record (kind, name, version, revision, updated, body) VALUES ($1, $2, $3, $4, $5, $6)
-		ON CONFLICT (kind, name) DO UPDATE SET version = excluded.version, revision = excluded.revision, updated = excluded.updated, body = excluded.body`,
-		w.Kind, w.Name, version+1, revision, now, body)
+	r, err := tx.exec(ctx, putRecord, w.Kind, w.Name, version+1, revision, now, body)
 	return one(r, err)
 }
 

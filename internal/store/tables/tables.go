@@ -27,6 +27,9 @@ type Config struct {
 	// Now is an SQL expression of the time in nanoseconds since 1970, of the
 	// clock that all who share the database agree on.
 	Now func() string
+	// Embedded says that the database is in this process: its time is that of
+	// Clock, and parsed statements are kept.
+	Embedded bool
 	// Clock paces watches, and measures how long another owner was silent.
 	Clock clock.Clock
 	// Notify tells other processes of a write, within its transaction; its
@@ -43,7 +46,8 @@ type Config struct {
 
 // Store implements store.Store but for Close.
 type Store struct {
-	cfg Config
+	cfg           Config
+	reads, writes *kept // nil where they are not kept
 
 	mu       sync.Mutex
 	watchers map[*watcher]struct{}
@@ -56,7 +60,11 @@ type Store struct {
 
 // New makes a store on a database that is open and migrated.
 func New(cfg Config) *Store {
-	return &Store{cfg: cfg, watchers: map[*watcher]struct{}{}, closed: make(chan struct{})}
+	s := &Store{cfg: cfg, watchers: map[*watcher]struct{}{}, closed: make(chan struct{})}
+	if cfg.Embedded {
+		s.reads, s.writes = &kept{db: cfg.Read}, &kept{db: cfg.Write}
+	}
+	return s
 }
 
 // End ends the watches.

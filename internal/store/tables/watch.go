@@ -37,7 +37,7 @@ func (s *Store) Watch(ctx context.Context) (<-chan store.Key, error) {
 	s.done.Add(1)
 	s.mu.Unlock()
 	var from int64
-	if err := s.cfg.Read.QueryRowContext(ctx, `SELECT revision FROM ledger WHERE id = 1`).Scan(&from); err != nil {
+	if err := s.row(ctx, `SELECT revision FROM ledger WHERE id = 1`).Scan(&from); err != nil {
 		s.forget(w)
 		s.done.Done()
 		return nil, fmt.Errorf("watch records: %w", err)
@@ -60,7 +60,7 @@ func (s *Store) deliver(ctx context.Context, w *watcher, cursor int64, keys chan
 			revision int64
 		}
 		var changes []change
-		rows, err := s.cfg.Read.QueryContext(ctx, `SELECT kind, name, revision FROM record WHERE revision > $1 ORDER BY revision LIMIT $2`, cursor, batch)
+		rows, err := s.rows(ctx, `SELECT kind, name, revision FROM record WHERE revision > $1 ORDER BY revision LIMIT $2`, cursor, batch)
 		if err == nil {
 			for rows.Next() {
 				var c change
