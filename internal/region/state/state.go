@@ -22,7 +22,8 @@ import (
 
 // DB is a region's database. All methods are safe for concurrent use.
 type DB struct {
-	sql *sql.DB
+	sql         *sql.DB
+	put, remove *sql.Stmt
 
 	mu     sync.RWMutex
 	tables map[string]table
@@ -49,6 +50,15 @@ func Open(path string) (*DB, error) {
 	s.SetMaxOpenConns(1)
 	d := &DB{sql: s, tables: map[string]table{}, rows: map[string]map[string]string{}, watches: map[chan struct{}]struct{}{}}
 	if err := d.load(); err != nil {
+		s.Close()
+		return nil, fmt.Errorf("open %s: %w", path, err)
+	}
+	// Parsed once: SQLite takes longer for that than for the writes.
+	d.put, err = s.Prepare(`INSERT INTO object (kind, id, body) VALUES ($1, $2, $3) ON CONFLICT (kind, id) DO UPDATE SET body = excluded.body`)
+	if err == nil {
+		d.remove, err = s.Prepare(`DELETE FROM object WHERE kind = $1 AND id = $2`)
+	}
+	if err != nil {
 		s.Close()
 		return nil, fmt.Errorf("open %s: %w", path, err)
 	}
@@ -136,12 +146,13 @@ func (tx *Tx) commit() error {
 		return err
 	}
 	defer c.Rollback() // after Commit this does nothing
+	put, remove := c.Stmt(tx.db.put), c.Stmt(tx.db.remove)
 	for _, k := range tx.order {
 		ch := tx.dirty[k]
 		if ch.body == "" {
-			_, err = c.Exec(`DELETE FROM object WHERE kind = $1 AND id = $2`, k.kind, k.id)
+			_, err = remove.Exec(k.kind, k.id)
 		} else {
-			_, err = c.Exec(`INSERT INTO object (kind, id, body) VALUES ($1, $2, $3) ON CONFLICT (kind, id) DO UPDATE SET body = excluded.body`, k.kind, k.id, ch.body)
+			_, err = put.Exec(k.kind, k.id, ch.body)
 		}
 		if err != nil {
 			return fmt.Errorf("write %s %s: %w", k.kind, k.id, err)
