@@ -66,6 +66,8 @@ echo "== the unit"
 inside sh -c '/usr/local/bin/dayfly server unit >/etc/systemd/system/dayfly.service'
 inside systemd-analyze verify /etc/systemd/system/dayfly.service
 inside systemctl enable --now --quiet dayfly
+# It says itself when it works: whoever waited for systemd need not wait again.
+d server status >/dev/null
 serves NAME
 [ "$(show User)" = dayfly ]
 

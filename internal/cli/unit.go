@@ -63,7 +63,7 @@ func (c *serverUnitCmd) Run(a *app) error {
 }
 
 // unit is hardened: the server makes connections and writes its own folder, and
-// needs nothing else. It ends by SIGTERM within half a minute; KillMode=mixed
+// needs nothing else. It says itself when it works (Type=notify). It ends by SIGTERM within half a minute; KillMode=mixed
 // leaves it the time to end what it began.
 const unit = `[Unit]
 Description=Dayfly server
@@ -73,7 +73,8 @@ After=network-online.target
 StartLimitIntervalSec=0
 
 [Service]
-Type=exec
+Type=notify
+TimeoutStartSec=3min
 EnvironmentFile=-%s
 User=%s
 StateDirectory=dayfly

@@ -18,6 +18,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/coreos/go-systemd/v22/daemon"
+
 	"github.com/dayfly-infra/dayfly/internal/advance"
 	"github.com/dayfly-infra/dayfly/internal/bake"
 	"github.com/dayfly-infra/dayfly/internal/blocker"
@@ -137,6 +139,10 @@ func Run(ctx context.Context, cfg Config) error {
 	wg.Go(func() { c.traceNowAndThen(ctx) })
 	wg.Go(func() { c.tidyNowAndThen(ctx, api) })
 	cfg.Log.Info("the server runs", "socket", l.Addr().String(), "listen", tcp.address(), "region", c.cloud.Region(), "owner", c.cloud.Owner())
+	// Outside of systemd nobody listens, and this does nothing.
+	if _, err := daemon.SdNotify(true, daemon.SdNotifyReady); err != nil {
+		cfg.Log.Warn("systemd does not hear that the server works", "error", err)
+	}
 	err = serve(ctx, cfg.Log, api, pages, l, tcp)
 	stop()
 	wg.Wait()
