@@ -259,6 +259,13 @@ func TestRateLimits(t *testing.T) {
 	if got := w.ask(w.secrets[access.Admin], "GET", "/v1/whoami", ""); got.status != 200 {
 		t.Errorf("another suffers: %d", got.status)
 	}
+	// Who says nothing guesses nothing: many pages of the console open before a sign-in.
+	for range 30 {
+		last = w.ask("", "GET", "/v1/whoami", "")
+	}
+	if last.status != http.StatusUnauthorized {
+		t.Errorf("no token at all: %d", last.status)
+	}
 	// Guessing is slowed down, and does not lock out who knows.
 	_, wrong, _ := access.Mint()
 	for range 11 {

@@ -118,13 +118,19 @@ try {
   say("extended");
 
   // The grid: a block of rows per zone, and the same in words.
-  const members = (await records(ann, `/v1/instances?prefix=${given.environment}/&limit=500`)).items.filter((i) => i.state === "serving" && i.generation === back.serving);
+  // Their records follow what the balancer says, a moment after the traffic.
+  const members = await until(ann, "three members serve", async () => {
+    const all = (await records(ann, `/v1/instances?prefix=${given.environment}/&limit=500`)).items.filter((i) => i.state === "serving" && i.generation === back.serving);
+    return all.length === 3 && all;
+  });
   const zones = [...new Set(members.map((i) => i.zone))].sort();
   assert.equal(zones.length, 3, `zones ${zones}`);
+  const words = await until(ann, "the grid has them", async () => {
+    const label = await ann.getByRole("img", { name: `Instances of ${given.environment}` }).getAttribute("aria-label");
+    return label.includes(`in generation ${back.serving}`) && label;
+  });
   const grid = ann.getByRole("img", { name: `Instances of ${given.environment}` });
-  const words = await grid.getAttribute("aria-label");
   for (const z of zones) assert.ok(words.includes(`in ${z}`), words);
-  assert.ok(words.includes(`in generation ${back.serving}`), words);
   for (const [n, z] of zones.entries()) {
     await grid.hover({ position: { x: 20, y: n * 18 + 7 } });
     await ann.locator(".tip").getByText(z).waitFor();
