@@ -104,6 +104,7 @@ It passes when it ends with 0 and no test case failed. It may leave JUnit files 
 			{"DAYFLY_IMAGE_BUDGET", "Instances that may be launched at once because of a new image; 0: no limit."},
 			{"DAYFLY_TEST_LAUNCHING", "Instances of all runs that may be on their way into service at once; 0: no limit."},
 			{"DAYFLY_FIGURES_PERIOD", "How long the periods of the load balancer's figures are, as `--figures-period`: a minute on AWS. `dayfly region env` sets what the local region has."},
+			{"DAYFLY_OUTBOUND_ADDRESSES", "What else the server may ask because a blueprint or a trigger names it, as `--outbound-addresses`: the same, and `any`, everywhere but this machine; empty: `any`."},
 			{"DAYFLY_METRIC_ADDRESSES", "Where gates may read metrics, as `--metric-addresses`: hosts, `HOST:PORT`, ranges such as `10.20.0.0/16`, with commas; empty: nowhere."},
 			{"DAYFLY_CHAOS", "Allow `dayfly chaos run`, as `--chaos`."},
 			{"DAYFLY_TEST_INSTANCES", "Instances that the environments of all runs may have at once; 0: no limit."},

@@ -31,6 +31,9 @@ func (l *Loop) wanted(ctx context.Context, b *blueprint.Blueprint) (string, erro
 		err = fmt.Errorf("it answers %.40q", v)
 	}
 	if err != nil {
+		if fault.KindOf(err) == fault.Denied {
+			return "", &fault.Error{Kind: fault.Denied, Op: "ask for the Puppet environment's version", Object: p.VersionURL, Message: "the server may not ask this address", Hint: fault.HintOf(err), Err: err}
+		}
 		return "", &fault.Error{Kind: fault.Unavailable, Op: "ask for the Puppet environment's version", Object: p.VersionURL, Message: err.Error(),
 			Hint: "without it nobody knows whether the image is there already; give image.puppet.version instead", Err: err}
 	}

@@ -54,6 +54,7 @@ type runFlags struct {
 	Figures       time.Duration `name:"figures-period" help:"How long the periods of the load balancer's figures are, by which deploys are judged. AWS counts by the minute; dayfly region env sets what the local region does." default:"1m" env:"DAYFLY_FIGURES_PERIOD" placeholder:"DURATION"`
 	ImageBudget   int           `help:"Instances that may be launched at once because of a new image, over all environments; one that is larger goes alone. 0: no limit. AWS gives an account 2 launches a second back: what wants more at once waits until its time is over." default:"200" env:"DAYFLY_IMAGE_BUDGET" placeholder:"N"`
 	Metrics       []string      `name:"metric-addresses" sep:"," help:"Where gates may read metrics: hosts, HOST:PORT, ranges such as 10.20.0.0/16 or 10.20.0.0/16:9090; without a port 80 and 443. Default: nowhere. Loopback only by its address; instance metadata never." env:"DAYFLY_METRIC_ADDRESSES" placeholder:"HOST:PORT,..."`
+	Outbound      []string      `name:"outbound-addresses" sep:"," help:"What else the server may ask because a blueprint or a trigger names it (boxes, Puppet versions, notifications, commit statuses), in the same form; 'any' is everywhere but this machine. Default: any. Loopback by its address beside it, such as any,127.0.0.1:8088; instance metadata never." env:"DAYFLY_OUTBOUND_ADDRESSES" placeholder:"any,HOST:PORT,..."`
 	Chaos         bool          `help:"Allow dayfly chaos, which lets things go wrong on purpose." env:"DAYFLY_CHAOS"`
 
 	Report             string `help:"Price list, and the baseline of the former process, for reports (YAML or JSON)." type:"path" env:"DAYFLY_REPORT" placeholder:"FILE"`
@@ -72,6 +73,9 @@ func (f runFlags) args() []string {
 	}
 	if len(f.Metrics) > 0 {
 		out = append(out, "--metric-addresses="+strings.Join(f.Metrics, ","))
+	}
+	if len(f.Outbound) > 0 {
+		out = append(out, "--outbound-addresses="+strings.Join(f.Outbound, ","))
 	}
 	if f.RequireAttestation {
 		out = append(out, "--require-attestation")
@@ -151,5 +155,5 @@ func (c *serverRunCmd) Run(ctx context.Context, a *app) error {
 		return err
 	}
 	defer lock.Close()
-	return control.Run(ctx, control.Config{Dir: a.State, Database: database, Version: a.version, Log: logger(a.err), TestInstances: c.TestInstances, TestLaunching: c.TestLaunching, ImageBudget: c.ImageBudget, Chaos: c.Chaos, Figures: c.Figures, MetricAddresses: c.Metrics, Attestation: c.attestation(), Report: figures, Listen: control.Listen{Address: c.Listen, Cert: c.Cert, Key: c.Key}})
+	return control.Run(ctx, control.Config{Dir: a.State, Database: database, Version: a.version, Log: logger(a.err), TestInstances: c.TestInstances, TestLaunching: c.TestLaunching, ImageBudget: c.ImageBudget, Chaos: c.Chaos, Figures: c.Figures, MetricAddresses: c.Metrics, OutboundAddresses: c.Outbound, Attestation: c.attestation(), Report: figures, Listen: control.Listen{Address: c.Listen, Cert: c.Cert, Key: c.Key}})
 }

@@ -10,7 +10,6 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
-	"net/http"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -81,6 +80,9 @@ type Config struct {
 	// MetricAddresses are where gates may read metrics, as package outbound reads
 	// them; none: nowhere.
 	MetricAddresses []string
+	// OutboundAddresses are what else the server may ask because others named it,
+	// such as boxes; none: everywhere but this machine.
+	OutboundAddresses []string
 	// Chaos allows that things go wrong on purpose.
 	Chaos bool
 
@@ -102,7 +104,9 @@ const patience = 5 * time.Minute
 // Run is the server; it returns when ctx ends, with nothing running any more.
 func Run(ctx context.Context, cfg Config) error {
 	// First: what is refused needs no cloud.
-	if _, err := cfg.measurable(); err != nil {
+	_, metrics := cfg.measurable()
+	_, reachable := cfg.reachable()
+	if err := cmp.Or(metrics, reachable); err != nil {
 		return err
 	}
 	tcp, err := cfg.Listen.open(cfg.Log)
@@ -268,7 +272,7 @@ func open(ctx context.Context, cfg Config) (*Control, error) {
 		return nil, fmt.Errorf("who are we in the cloud: %w", err)
 	}
 	c.cloud = d
-	c.wire(agent, probe, boxes{d, filepath.Join(cfg.Dir, "tmp")}.open)
+	c.wire(agent, probe, boxes{d, filepath.Join(cfg.Dir, "tmp"), cfg}.open)
 	c.bakes.Key, c.bakes.Trusted = key, trusted
 	if err := errors.Join(c.sweeper.Settle(ctx), tidy(cfg.Dir)); err != nil {
 		st.Close()
@@ -290,7 +294,7 @@ func (c *Control) wire(agent, probe []byte, openBox func(address string) (box.Bo
 	cfg, st, clk, owner := c.cfg, c.store, c.clock, c.cloud.Owner()
 	name := func(record string) string { return rollout.StackName(owner, record) }
 	c.files = &files{dir: filepath.Join(cfg.Dir, "blueprints"), store: st, cloud: c.cloud, got: map[string]*blueprint.Blueprint{}}
-	c.bakes = &bake.Loop{Store: st, Cloud: c.cloud, Blueprints: c.files, Versions: versions{&http.Client{}}, Clock: clk, Log: cfg.Log, Agent: agent, Probe: probe, StackName: name, Lease: builderLease, Owner: owner}
+	c.bakes = &bake.Loop{Store: st, Cloud: c.cloud, Blueprints: c.files, Versions: versions{cfg.asks()}, Clock: clk, Log: cfg.Log, Agent: agent, Probe: probe, StackName: name, Lease: builderLease, Owner: owner}
 	c.resolver = &resolve.Resolver{Store: st, Cloud: c.cloud, Open: openBox, Dir: filepath.Join(cfg.Dir, "tmp"), Clock: clk, Log: cfg.Log, Epoch: reconcile.Epoch}
 	c.sweeper = &sweep.Sweeper{Store: st, Cloud: c.cloud, Live: c.live, Clock: clk}
 	rc := rollout.Config{Store: st, Cloud: c.cloud, Blueprints: c.files, Templates: templates{}, Images: c.bakes, Releases: c.resolver, Clock: clk, Log: cfg.Log, Patience: patience}
@@ -357,6 +361,7 @@ func beside(name, path string) ([]byte, error) {
 type boxes struct {
 	objects s3.Objects
 	tmp     string
+	cfg     Config
 }
 
 func (b boxes) open(address string) (box.Box, error) {
@@ -366,13 +371,13 @@ func (b boxes) open(address string) (box.Box, error) {
 	}
 	switch u.Scheme {
 	case "http", "https":
-		return https.New(address, nil), nil
+		return https.New(address, b.cfg.asks()), nil
 	case "file":
 		return dir.New(u.Path), nil
 	case "s3":
 		return s3.New(address, b.objects), nil
 	case "git+https", "git+ssh", "git+file":
-		return git.New(address, b.tmp), nil
+		return git.New(address, b.tmp, b.cfg.located), nil
 	}
 	return nil, &fault.Error{Kind: fault.Invalid, Op: "open the box", Object: address, Message: "a box is behind http://, https://, s3://, file:// or git+https://, git+ssh://, git+file://"}
 }

@@ -186,9 +186,6 @@ func (c *Control) secret(name string) (string, error) {
 	return s, nil
 }
 
-// outgoing goes where it is told, and nowhere that it is sent to from there.
-var outgoing = &http.Client{Timeout: 10 * time.Second, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
-
 // Notify implements notify.Sender.
 func (c *Control) Notify(ctx context.Context, n pipeline.Notice, r pipeline.Run) error {
 	to, err := c.secret(n.To)
@@ -199,7 +196,7 @@ func (c *Control) Notify(ctx context.Context, n pipeline.Notice, r pipeline.Run)
 	if n.Format == "slack" {
 		body = map[string]string{"text": n.Text}
 	}
-	return send(ctx, "notify "+n.To, to, nil, body)
+	return c.send(ctx, "notify "+n.To, to, nil, body)
 }
 
 // statusName is what forges show the run as.
@@ -221,16 +218,17 @@ func (c *Control) SetStatus(ctx context.Context, r pipeline.Run) error {
 	}
 	name := statusName + "/" + r.Cause.Trigger
 	if s.Forge == "gitlab" {
-		return send(ctx, "set the commit's status", s.API+"/projects/"+url.PathEscape(r.Cause.Repo)+"/statuses/"+r.Cause.Commit,
+		return c.send(ctx, "set the commit's status", s.API+"/projects/"+url.PathEscape(r.Cause.Repo)+"/statuses/"+r.Cause.Commit,
 			http.Header{"PRIVATE-TOKEN": {token}}, map[string]string{"state": gitlab, "name": name, "description": description})
 	}
-	return send(ctx, "set the commit's status", s.API+"/repos/"+r.Cause.Repo+"/statuses/"+r.Cause.Commit,
+	return c.send(ctx, "set the commit's status", s.API+"/repos/"+r.Cause.Repo+"/statuses/"+r.Cause.Commit,
 		http.Header{"Authorization": {"Bearer " + token}, "Accept": {"application/vnd.github+json"}, "X-GitHub-Api-Version": {"2022-11-28"}},
 		map[string]string{"state": github, "context": name, "description": description})
 }
 
-// send posts JSON. Its errors have no address, which may be a secret.
-func send(ctx context.Context, op, to string, h http.Header, body any) error {
+// send posts JSON where it is told, and follows nobody from there. Its errors
+// have no path, which may be a secret.
+func (c *Control) send(ctx context.Context, op, to string, h http.Header, body any) error {
 	raw, err := json.Marshal(body)
 	if err != nil {
 		return err
@@ -248,7 +246,13 @@ func send(ctx context.Context, op, to string, h http.Header, body any) error {
 	}
 	req.Header.Set("Content-Type", "application/json")
 	req.Header.Set("User-Agent", "dayfly")
-	res, err := outgoing.Do(req)
+	client := c.cfg.asks()
+	client.Timeout, client.CheckRedirect = 10*time.Second, func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
+	defer client.CloseIdleConnections()
+	res, err := client.Do(req)
+	if fault.KindOf(err) == fault.Denied {
+		return &fault.Error{Kind: fault.Denied, Op: op, Message: "the server may not ask this address", Hint: fault.HintOf(err), Err: errors.Unwrap(err)}
+	}
 	if err != nil {
 		why := err
 		if e, ok := errors.AsType[*url.Error](err); ok {

@@ -185,7 +185,7 @@ func TestTold(t *testing.T) {
 	putSecret(t, dir, "chat", s.URL+"/services/T0/B0/tiger", 0o600)
 	putSecret(t, dir, "forge", "ghp_tiger", 0o600)
 	putSecret(t, dir, "open", "x", 0o644)
-	c := &Control{cfg: Config{Dir: dir}, clock: clock.Real{}}
+	c := &Control{cfg: Config{Dir: dir, OutboundAddresses: []string{strings.TrimPrefix(s.URL, "http://")}}, clock: clock.Real{}}
 	run := pipeline.Run{Name: "shop-r1", Phase: pipeline.Running, Blocker: &blocker.Blocker{Message: "waits for ann"}, Cause: &pipeline.Cause{Trigger: "main", Repo: "acme/shop", Commit: "abc123"},
 		Status: &pipeline.Status{Forge: "github", API: s.URL, Token: "forge"}}
 	n := pipeline.Notice{To: "chat", Format: "slack", Event: "gate", Text: "shop-r1 waits"}

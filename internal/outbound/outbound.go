@@ -5,19 +5,19 @@
 package outbound
 
 import (
-	"context"
 	"fmt"
 	"net"
-	"net/http"
 	"net/netip"
 	"net/url"
 	"slices"
 	"strconv"
 	"strings"
-	"time"
 
 	"github.com/dayfly-infra/dayfly/internal/fault"
 )
+
+// Any, as an entry, is everywhere but this machine and its link.
+const Any = "any"
 
 // Allowed are the places that may be asked; none where it is empty.
 type Allowed struct {
@@ -25,16 +25,17 @@ type Allowed struct {
 	flag   string
 }
 
-// place is a host by its name, or a range of addresses.
+// place is a host by its name, a range of addresses, or everywhere.
 type place struct {
 	name   string
 	prefix netip.Prefix
-	port   string // "" is 80 and 443
+	any    bool
+	port   string // "" is 80 and 443, and each port of everywhere
 }
 
 // Parse reads places: HOST, HOST:PORT, an address or a range such as
-// 10.20.0.0/16, [fd00::/8]:9090. Without a port 80 and 443 are meant. flag is
-// what errors tell people to set.
+// 10.20.0.0/16, [fd00::/8]:9090, or "any". Without a port 80 and 443 are meant,
+// with "any" all of them. flag is what errors tell people to set.
 func Parse(flag string, entries []string) (Allowed, error) {
 	a := Allowed{flag: flag}
 	for _, e := range entries {
@@ -51,7 +52,9 @@ func Parse(flag string, entries []string) (Allowed, error) {
 		}
 		host = strings.TrimSuffix(strings.TrimPrefix(host, "["), "]")
 		p := place{port: port}
-		if prefix, err := netip.ParsePrefix(host); err == nil {
+		if host == Any {
+			p.any = true
+		} else if prefix, err := netip.ParsePrefix(host); err == nil {
 			p.prefix = prefix.Masked()
 		} else if ip, err := netip.ParseAddr(host); err == nil && ip.Zone() == "" {
 			p.prefix = netip.PrefixFrom(ip.Unmap(), ip.Unmap().BitLen())
@@ -60,7 +63,7 @@ func Parse(flag string, entries []string) (Allowed, error) {
 		}) {
 			return bad("this is neither a host nor a range of addresses")
 		}
-		if first := p.prefix.Addr(); p.name == "" && never(first) && (p.prefix.IsSingleIP() || !first.IsUnspecified()) {
+		if first := p.prefix.Addr(); p.name == "" && !p.any && never(first) && (p.prefix.IsSingleIP() || !first.IsUnspecified()) {
 			return bad("addresses of the link, such as those of instance metadata, are never asked")
 		}
 		a.places = append(a.places, p)
@@ -73,15 +76,21 @@ func canonical(host string) string { return strings.ToLower(strings.TrimSuffix(h
 // denied is the error about a place that is not allowed.
 func (a Allowed) denied(host, port, why string) error {
 	where := net.JoinHostPort(host, port)
-	return &fault.Error{Kind: fault.Denied, Op: "ask " + where, Message: fmt.Sprintf("the server may not: %s; an operator allows it by %s %s", why, a.flag, where), Hint: "dayfly server start " + a.flag + " " + where}
+	op := "ask " + where
+	if slices.ContainsFunc(a.places, func(p place) bool { return p.any && p.port == "" }) {
+		where = Any + "," + where
+	}
+	return &fault.Error{Kind: fault.Denied, Op: op, Message: fmt.Sprintf("the server may not: %s; an operator allows it by %s %s", why, a.flag, where), Hint: "dayfly server start " + a.flag + " " + where}
 }
+
+var ports = map[string]string{"http": "80", "https": "443", "ssh": "22"}
 
 // URL says why an address cannot be asked, as far as that is known without
 // resolving its name.
 func (a Allowed) URL(u *url.URL) error {
 	host, port := canonical(u.Hostname()), u.Port()
 	if port == "" {
-		port = map[string]string{"http": "80", "https": "443"}[u.Scheme]
+		port = ports[u.Scheme]
 	}
 	if ip, err := netip.ParseAddr(host); err == nil {
 		return a.address(host, port, ip)
@@ -94,7 +103,7 @@ func (a Allowed) URL(u *url.URL) error {
 
 // meant tells whether a place is meant with a port.
 func (p place) meant(port string) bool {
-	return p.port == port || (p.port == "" && (port == "80" || port == "443"))
+	return p.port == port || (p.port == "" && p.any) || (p.port == "" && (port == "80" || port == "443"))
 }
 
 // address says why an address that a host resolved to cannot be asked.
@@ -106,6 +115,10 @@ func (a Allowed) address(host, port string, ip netip.Addr) error {
 	for _, p := range a.places {
 		switch {
 		case !p.meant(port):
+		case p.any:
+			if !ip.IsLoopback() {
+				return nil
+			}
 		case p.name != "":
 			// A name of the operator's leads into private networks, and to this
 			// machine only where it says so.
@@ -143,61 +156,4 @@ func plain(ip netip.Addr) netip.Addr {
 func never(ip netip.Addr) bool {
 	ip = ip.WithZone("")
 	return ip.IsLinkLocalUnicast() || ip.IsMulticast() || ip.IsUnspecified() || services.Contains(ip)
-}
-
-// Resolver is what net.Resolver has.
-type Resolver interface {
-	LookupNetIP(ctx context.Context, network, host string) ([]netip.Addr, error)
-}
-
-// Client asks what is allowed, directly, without a proxy, and follows no
-// redirect. Each request resolves its name once and connects to one of the
-// addresses that were looked at.
-func (a Allowed) Client(r Resolver, timeout time.Duration) *http.Client {
-	dial := net.Dialer{Timeout: timeout}
-	t := &http.Transport{
-		DisableKeepAlives: true, ResponseHeaderTimeout: timeout, TLSHandshakeTimeout: timeout, MaxResponseHeaderBytes: 64 << 10,
-		DialContext: func(ctx context.Context, network, target string) (net.Conn, error) {
-			host, port, err := net.SplitHostPort(target)
-			if err != nil {
-				return nil, err
-			}
-			host = canonical(host)
-			var ips []netip.Addr
-			if ip, err := netip.ParseAddr(host); err == nil {
-				ips = []netip.Addr{ip}
-			} else if ips, err = r.LookupNetIP(ctx, "ip", host); err != nil {
-				return nil, err
-			}
-			var last error
-			for _, ip := range ips {
-				if last = a.address(host, port, ip); last != nil {
-					continue
-				}
-				var c net.Conn
-				if c, last = dial.DialContext(ctx, network, net.JoinHostPort(ip.Unmap().String(), port)); last == nil {
-					return c, nil
-				}
-			}
-			if last == nil {
-				last = fmt.Errorf("%s has no address", host)
-			}
-			return nil, last
-		},
-	}
-	return &http.Client{Transport: guarded{a, t}, Timeout: timeout, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
-}
-
-// guarded looks at each request's address, a redirect's too, before its name
-// is resolved.
-type guarded struct {
-	a    Allowed
-	next http.RoundTripper
-}
-
-func (g guarded) RoundTrip(r *http.Request) (*http.Response, error) {
-	if err := g.a.URL(r.URL); err != nil {
-		return nil, err
-	}
-	return g.next.RoundTrip(r)
 }

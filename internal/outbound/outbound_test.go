@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -188,5 +189,139 @@ func TestNoProxy(t *testing.T) {
 	c := parse(t, "prom").Client(&names{of: map[string][]string{"prom": {"203.0.113.1"}}}, 50*time.Millisecond)
 	if tr := c.Transport.(guarded).next.(*http.Transport); tr.Proxy != nil {
 		t.Error("a proxy would resolve the name")
+	}
+}
+
+func direct(*http.Request) (*url.URL, error) { return nil, nil }
+
+// Everywhere is not this machine, nor what is on its link.
+func TestAny(t *testing.T) {
+	for _, c := range []struct {
+		list, host, port, ip string
+		want                 bool
+	}{
+		{"any", "box", "80", "203.0.113.9", true},
+		{"any", "box", "8081", "10.0.0.1", true},
+		{"any", "box", "80", "100.64.0.9", true},
+		{"any", "box", "80", "fd12::1", true},
+		{"any", "box", "80", "127.0.0.1", false},
+		{"any", "box", "80", "127.8.8.8", false},
+		{"any", "box", "80", "::1", false},
+		{"any", "box", "80", "::ffff:127.0.0.1", false},
+		{"any", "box", "80", "64:ff9b::7f00:1", false},
+		{"any", "localhost", "80", "127.0.0.1", false},
+		{"any", "box", "80", "169.254.169.254", false},
+		{"any", "box", "80", "::ffff:169.254.169.254", false},
+		{"any", "box", "80", "64:ff9b::a9fe:a9fe", false},
+		{"any", "box", "80", "fd00:ec2::254", false},
+		{"any", "box", "80", "0.0.0.0", false},
+		{"any:443", "box", "443", "10.0.0.1", true},
+		{"any:443", "box", "80", "10.0.0.1", false},
+		{"any,127.0.0.1:8088", "127.0.0.1", "8088", "127.0.0.1", true},
+		{"any,127.0.0.1:8088", "127.0.0.1", "4580", "127.0.0.1", false},
+		{"any,127.0.0.1:8088", "10.0.0.1", "9999", "10.0.0.1", true},
+	} {
+		a := parse(t, strings.Split(c.list, ",")...)
+		if err := a.address(c.host, c.port, netip.MustParseAddr(c.ip)); (err == nil) != c.want || (err != nil && fault.KindOf(err) != fault.Denied) {
+			t.Errorf("%q allows %s:%s at %s: %v", c.list, c.host, c.port, c.ip, err)
+		}
+	}
+	err := parse(t, "any").URL(&url.URL{Scheme: "http", Host: "127.0.0.1:8088"})
+	if !strings.Contains(fault.HintOf(err), "--metric-addresses any,127.0.0.1:8088") {
+		t.Errorf("what it says to do would forbid everything else: %q", fault.HintOf(err))
+	}
+}
+
+// A client that follows redirects gets nowhere that it may not ask by itself,
+// whatever redirects and name servers say.
+func TestTransport(t *testing.T) {
+	inside, came := trap(t, func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "secret") })
+	var to atomic.Value
+	port, _ := trap(t, func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/there" {
+			fmt.Fprint(w, "there")
+			return
+		}
+		http.Redirect(w, r, to.Load().(string), http.StatusFound)
+	})
+	n := &names{of: map[string][]string{"meta.example": {"169.254.169.254"}, "meta6.example": {"fd00:ec2::254"}, "home.example": {"127.0.0.1"}}}
+	c := &http.Client{Transport: parse(t, "any", "127.0.0.1:"+port).Transport(n, direct, time.Second), Timeout: 5 * time.Second}
+	defer c.CloseIdleConnections()
+	get := func(address string) (string, error) {
+		res, err := c.Get(address)
+		if err != nil {
+			return "", err
+		}
+		defer res.Body.Close()
+		raw, err := io.ReadAll(res.Body)
+		return string(raw), err
+	}
+	to.Store("/there")
+	if body, err := get("http://127.0.0.1:" + port + "/"); body != "there" || err != nil {
+		t.Errorf("%q %v", body, err)
+	}
+	for _, bad := range []string{
+		"http://169.254.169.254/latest/meta-data/", "http://[fd00:ec2::254]/latest/", "http://[::ffff:169.254.169.254]/", "http://meta.example/latest/", "http://meta6.example/",
+		"http://127.0.0.1:" + inside + "/", "http://home.example:" + inside + "/", "http://[::ffff:7f00:1]:" + inside + "/",
+	} {
+		to.Store(bad)
+		for _, address := range []string{bad, "http://127.0.0.1:" + port + "/"} {
+			if body, err := get(address); fault.KindOf(err) != fault.Denied {
+				t.Errorf("%s by %s: %q %v", bad, address, body, err)
+			}
+		}
+	}
+	if came.Load() != 0 {
+		t.Error("it led into this machine")
+	}
+}
+
+// The operator's proxy may be on this machine, and is asked for names; it is no
+// way to addresses that are never asked, nor to itself.
+func TestProxy(t *testing.T) {
+	port, came := trap(t, func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, "by proxy: ", r.URL) })
+	by := func(r *http.Request) (*url.URL, error) {
+		if r.URL.Hostname() == "127.0.0.1" {
+			return nil, nil // as http.ProxyFromEnvironment does
+		}
+		return &url.URL{Scheme: "http", Host: "127.0.0.1:" + port}, nil
+	}
+	a := parse(t, "any")
+	c := &http.Client{Transport: a.Transport(&names{}, by, time.Second)}
+	defer c.CloseIdleConnections()
+	res, err := c.Get("http://box.corp.example/LATEST")
+	if err != nil {
+		t.Fatal(err)
+	}
+	res.Body.Close()
+	for _, bad := range []string{"http://169.254.169.254/latest/", "http://127.0.0.1:" + port + "/"} {
+		if res, err := c.Get(bad); fault.KindOf(err) != fault.Denied {
+			t.Errorf("%s: %v %v", bad, res, err)
+		}
+	}
+	if came.Load() != 1 {
+		t.Errorf("the proxy was asked %d times", came.Load())
+	}
+	if ips, err := a.Addresses(t.Context(), &names{}, by, &url.URL{Scheme: "https", Host: "git.corp.example"}); len(ips) > 0 || err != nil {
+		t.Errorf("%v %v", ips, err)
+	}
+}
+
+func TestAddresses(t *testing.T) {
+	n := func() *names {
+		return &names{of: map[string][]string{"git.example": {"10.0.0.1 169.254.169.254 ::ffff:10.0.0.2 127.0.0.1"}, "evil.example": {"169.254.169.254 127.0.0.1"}}}
+	}
+	a := parse(t, "any")
+	ips, err := a.Addresses(t.Context(), n(), direct, &url.URL{Scheme: "https", Host: "git.example"})
+	if fmt.Sprint(ips) != "[10.0.0.1 10.0.0.2]" || err != nil {
+		t.Errorf("%v %v", ips, err)
+	}
+	for _, bad := range []string{"evil.example", "169.254.169.254", "127.0.0.1:22"} {
+		if ips, err := a.Addresses(t.Context(), n(), direct, &url.URL{Scheme: "ssh", Host: bad}); fault.KindOf(err) != fault.Denied {
+			t.Errorf("%s: %v %v", bad, ips, err)
+		}
+	}
+	if ips, err := a.Addresses(t.Context(), n(), direct, &url.URL{Scheme: "ssh", Host: "unknown"}); err == nil || fault.KindOf(err) == fault.Denied {
+		t.Errorf("%v %v", ips, err)
 	}
 }

@@ -8,13 +8,17 @@ package git
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"io"
+	"net/netip"
+	"net/url"
 	"os"
 	"os/exec"
 	"path"
 	"regexp"
+	"slices"
 	"strings"
 	"time"
 
@@ -36,16 +40,49 @@ const (
 
 var commit = regexp.MustCompile(`^[0-9a-f]{40}([0-9a-f]{24})?$`)
 
+// Guard says where a repository's host is, of the addresses that may be asked;
+// none leaves it to git.
+type Guard func(ctx context.Context, repository *url.URL) ([]netip.Addr, error)
+
 // Box is a repository.
 type Box struct {
 	address string // as git takes it
 	tmp     string
+	guard   Guard
 }
 
 // New returns the box at an address such as git+https://git.corp.example/shop.git.
 // Fetched commits lie below tmp while they are read; "" is the system's folder.
-func New(address, tmp string) *Box {
-	return &Box{strings.TrimPrefix(address, Prefix), tmp}
+func New(address, tmp string, guard Guard) *Box {
+	return &Box{strings.TrimPrefix(address, Prefix), tmp, guard}
+}
+
+// guarded are git's options that keep it from asking anybody else than the
+// guard lets it: it takes the addresses that were looked at instead of resolving
+// the name again, and follows no redirect.
+func (b *Box) guarded(ctx context.Context, op string) ([]string, error) {
+	opts := []string{"-c", "http.followRedirects=false"}
+	u, err := url.Parse(b.address)
+	if err != nil || (u.Scheme != "https" && u.Scheme != "ssh") {
+		return opts, nil // git+file://; all else is refused by GIT_ALLOW_PROTOCOL or before
+	}
+	ips, err := b.guard(ctx, u)
+	switch {
+	case fault.KindOf(err) == fault.Denied:
+		return nil, &fault.Error{Kind: fault.Denied, Op: op, Object: b.address, Message: "the server may not ask this repository", Hint: fault.HintOf(err), Err: err}
+	case err != nil && u.Scheme == "ssh":
+		return opts, nil // a name of ssh's own configuration
+	case err != nil:
+		return nil, &fault.Error{Kind: fault.Unavailable, Op: op, Object: b.address, Message: "the repository's host is not found", Hint: "a proxy that resolves names is set by HTTPS_PROXY", Err: err}
+	}
+	if u.Scheme == "https" && len(ips) > 0 {
+		var at []string
+		for _, ip := range ips {
+			at = append(at, ip.String())
+		}
+		opts = append(opts, "-c", "http.curloptResolve="+u.Hostname()+":"+cmp.Or(u.Port(), "443")+":"+strings.Join(at, ","))
+	}
+	return opts, nil
 }
 
 // Resolve implements box.Box: "latest" is the head of the default branch, all
@@ -58,7 +95,11 @@ func (b *Box) Resolve(ctx context.Context, follow string) (box.Artifact, error) 
 		if follow == "" || follow == "latest" {
 			names = []string{"HEAD"}
 		}
-		out, err := b.git(ctx, op, "", append([]string{"ls-remote", "--", b.address}, names...)...)
+		opts, err := b.guarded(ctx, op)
+		if err != nil {
+			return box.Artifact{}, err
+		}
+		out, err := b.git(ctx, op, "", slices.Concat(opts, []string{"ls-remote", "--", b.address}, names)...)
 		if err != nil {
 			return box.Artifact{}, err
 		}
@@ -124,17 +165,20 @@ func (b *Box) Open(ctx context.Context, a box.Artifact) (io.ReadCloser, error) {
 }
 
 func (b *Box) archive(ctx context.Context, op, dir, id string) (io.ReadCloser, error) {
+	opts, err := b.guarded(ctx, op)
+	if err != nil {
+		return nil, err
+	}
 	if _, err := b.git(ctx, op, "", "init", "--quiet", "--bare", "--", dir); err != nil {
 		return nil, err
 	}
-	if _, err := b.git(ctx, op, dir, "fetch", "--quiet", "--depth=1", "--no-tags", "--no-write-fetch-head", "--", b.address, id); err != nil {
+	if _, err := b.git(ctx, op, dir, append(opts, "fetch", "--quiet", "--depth=1", "--no-tags", "--no-write-fetch-head", "--", b.address, id)...); err != nil {
 		return nil, err
 	}
 	ctx, cancel := context.WithTimeout(ctx, most)
 	r := &reader{box: b, op: op, dir: dir, cancel: cancel}
 	r.cmd = b.command(ctx, dir, "archive", "--format=tar.gz", id)
 	r.cmd.Stderr = &r.complaint
-	var err error
 	if r.ReadCloser, err = r.cmd.StdoutPipe(); err == nil {
 		err = r.cmd.Start()
 	}

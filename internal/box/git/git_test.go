@@ -3,13 +3,20 @@ package git
 import (
 	"archive/tar"
 	"compress/gzip"
+	"context"
 	"errors"
 	"io"
 	"math/rand/v2"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"net/netip"
+	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"github.com/dayfly-infra/dayfly/internal/box"
@@ -54,7 +61,7 @@ func repository(t *testing.T) (address string, run func(args ...string) string) 
 func TestResolveAndRead(t *testing.T) {
 	address, run := repository(t)
 	one, two := run("rev-parse", "v1^{commit}"), run("rev-parse", "main")
-	b := New(address, t.TempDir())
+	b := New(address, t.TempDir(), nil)
 	for follow, want := range map[string]string{
 		"latest": two, "": two, "main": two, "v1": one, "light-1": one, "light-2": two, "release/1": one, one: one,
 	} {
@@ -120,7 +127,7 @@ func unpack(t *testing.T, raw []byte) map[string]string {
 
 func TestWhatIsNotThere(t *testing.T) {
 	address, _ := repository(t)
-	b := New(address, t.TempDir())
+	b := New(address, t.TempDir(), nil)
 	if _, err := b.Resolve(t.Context(), "v3"); fault.KindOf(err) != fault.NotFound || fault.HintOf(err) == "" {
 		t.Errorf("an unknown tag gave %v", err)
 	}
@@ -131,11 +138,11 @@ func TestWhatIsNotThere(t *testing.T) {
 	if _, err := b.Open(t.Context(), gone); fault.KindOf(err) != fault.Unavailable || !strings.Contains(err.Error(), "git failed: ") {
 		t.Errorf("an unknown commit gave %v", err)
 	}
-	if _, err := New("git+file:///nowhere/shop.git", t.TempDir()).Resolve(t.Context(), "latest"); fault.KindOf(err) != fault.Unavailable || !strings.Contains(fault.HintOf(err), "ls-remote") {
+	if _, err := New("git+file:///nowhere/shop.git", t.TempDir(), nil).Resolve(t.Context(), "latest"); fault.KindOf(err) != fault.Unavailable || !strings.Contains(fault.HintOf(err), "ls-remote") {
 		t.Errorf("no repository gave %v", err)
 	}
 	// ext:: runs a command: no blueprint may name one.
-	if _, err := New("git+ext::sh -c 'touch owned'", t.TempDir()).Resolve(t.Context(), "latest"); err == nil || !strings.Contains(err.Error(), "not allowed") {
+	if _, err := New("git+ext::sh -c 'touch owned'", t.TempDir(), nil).Resolve(t.Context(), "latest"); err == nil || !strings.Contains(err.Error(), "not allowed") {
 		t.Errorf("a transport that runs commands gave %v", err)
 	}
 	if left, _ := os.ReadDir(b.tmp); len(left) > 0 {
@@ -154,7 +161,7 @@ func TestArchiveThatBreaksOff(t *testing.T) {
 	}
 	run("add", "large")
 	run("commit", "--quiet", "-m", "large")
-	b := New(address, t.TempDir())
+	b := New(address, t.TempDir(), nil)
 	a, err := b.Resolve(t.Context(), "latest")
 	if err != nil {
 		t.Fatal(err)
@@ -179,4 +186,69 @@ func FuzzPick(f *testing.F) {
 			t.Errorf("%q is no commit", id)
 		}
 	})
+}
+
+// Git asks the address that was looked at, no other that its name may have
+// then, and nobody that it is sent to.
+func TestGuarded(t *testing.T) {
+	t.Setenv("GIT_CONFIG_GLOBAL", os.DevNull)
+	t.Setenv("GIT_SSL_NO_VERIFY", "1")
+	for _, v := range []string{"http_proxy", "https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"} {
+		t.Setenv(v, "")
+	}
+	var strangers, asked atomic.Int32
+	trap := httptest.NewTLSServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { strangers.Add(1) }))
+	defer trap.Close()
+	to := ""
+	id := strings.Repeat("ab", 20)
+	s := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		asked.Add(1)
+		switch {
+		case to != "":
+			http.Redirect(w, r, to+r.URL.Path+"?"+r.URL.RawQuery, http.StatusFound)
+		case r.URL.Path == "/shop.git/info/refs":
+			_, _ = io.WriteString(w, id+"\trefs/heads/main\n")
+		case r.URL.Path == "/shop.git/HEAD":
+			_, _ = io.WriteString(w, "ref: refs/heads/main\n")
+		default:
+			http.NotFound(w, r)
+		}
+	}))
+	defer s.Close()
+	_, port, err := net.SplitHostPort(s.Listener.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	at := func(ips []netip.Addr, err error) Guard {
+		return func(_ context.Context, u *url.URL) ([]netip.Addr, error) {
+			if u.Host != "git.invalid:"+port && u.Scheme == "https" {
+				t.Errorf("asked for %s", u)
+			}
+			return ips, err
+		}
+	}
+	home := []netip.Addr{netip.MustParseAddr("::1"), netip.MustParseAddr("127.0.0.1")}
+	b := New("git+https://git.invalid:"+port+"/shop.git", t.TempDir(), at(home, nil))
+	a, err := b.Resolve(t.Context(), "main")
+	if err != nil || !strings.HasSuffix(a.URL, "#"+id) {
+		t.Fatalf("%+v %v", a, err)
+	}
+	to = trap.URL
+	if a, err := b.Resolve(t.Context(), "main"); err == nil || strangers.Load() != 0 {
+		t.Errorf("it was sent away: %+v %v, %d times", a, err, strangers.Load())
+	}
+	to = ""
+	before := asked.Load()
+	b.guard = at(nil, &fault.Error{Kind: fault.Denied, Message: "never", Hint: "allow it"})
+	_, err = b.Resolve(t.Context(), "main")
+	_, open := b.Open(t.Context(), a)
+	for _, err := range []error{err, open} {
+		if fault.KindOf(err) != fault.Denied || fault.HintOf(err) != "allow it" || asked.Load() != before {
+			t.Errorf("%v, %d requests", err, asked.Load()-before)
+		}
+	}
+	b.guard = at(nil, errors.New("no such host"))
+	if _, err := b.Resolve(t.Context(), "main"); fault.KindOf(err) != fault.Unavailable || asked.Load() != before {
+		t.Errorf("%v, %d requests", err, asked.Load()-before)
+	}
 }

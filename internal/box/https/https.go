@@ -20,14 +20,9 @@ type Box struct {
 	client *http.Client
 }
 
-// New returns the box at an http:// or https:// address; a nil client has
-// timeouts that suit a box.
+// New returns the box at an http:// or https:// address. The client gives up a
+// box that does not answer, and has no limit for a whole release.
 func New(address string, client *http.Client) *Box {
-	if client == nil {
-		client = &http.Client{Transport: &http.Transport{
-			Proxy: http.ProxyFromEnvironment, ResponseHeaderTimeout: 15 * time.Second, TLSHandshakeTimeout: 10 * time.Second, IdleConnTimeout: 30 * time.Second,
-		}}
-	}
 	return &Box{strings.TrimRight(address, "/"), client}
 }
 
@@ -88,5 +83,8 @@ func (b *Box) get(ctx context.Context, op, name string) (io.ReadCloser, error) {
 }
 
 func (b *Box) down(op string, err error) error {
+	if fault.KindOf(err) == fault.Denied { // by the client: nobody was asked
+		return &fault.Error{Kind: fault.Denied, Op: op, Object: b.base, Message: "the server may not ask this box", Hint: fault.HintOf(err), Err: err}
+	}
 	return &fault.Error{Kind: fault.Unavailable, Op: op, Object: b.base, Message: "the box does not answer", Hint: fmt.Sprintf("is it up? curl -sf %s/%s", b.base, box.Latest), Err: err}
 }

@@ -22,21 +22,21 @@ func TestBox(t *testing.T) {
 			_, _ = w.Write([]byte(body))
 		}))
 		t.Cleanup(s.Close)
-		return New(s.URL+"/shop/", nil)
+		return New(s.URL+"/shop/", http.DefaultClient)
 	})
 }
 
 func TestBoxThatFails(t *testing.T) {
 	for status, kind := range map[int]fault.Kind{500: fault.Unavailable, 503: fault.Unavailable, 403: fault.Denied, 302: fault.Failed} {
 		s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(status) }))
-		if _, err := New(s.URL, nil).Resolve(t.Context(), "latest"); fault.KindOf(err) != kind {
+		if _, err := New(s.URL, http.DefaultClient).Resolve(t.Context(), "latest"); fault.KindOf(err) != kind {
 			t.Errorf("%d gave %v (%s), want %s", status, err, fault.KindOf(err), kind)
 		}
 		s.Close()
 	}
 	s := httptest.NewServer(http.NotFoundHandler())
 	s.Close()
-	_, err := New(s.URL, nil).Resolve(t.Context(), "latest")
+	_, err := New(s.URL, http.DefaultClient).Resolve(t.Context(), "latest")
 	if fault.KindOf(err) != fault.Unavailable || !strings.Contains(fault.HintOf(err), "curl") {
 		t.Errorf("a box that is down gave %v", err)
 	}
