@@ -349,8 +349,9 @@ func (p *planner) end() {
 				desired--
 			}
 			p.do(Action{Verb: verb, ID: m.ID, Cause: m.Leave.Cause, Shrink: shrink, Reason: m.Leave.Why})
-		case p.tight && (!m.Healthy || healthy >= p.p.Size):
-			// There is no room for both: it goes first, one at a time.
+		case p.tight && (m.Healthy && healthy >= p.p.Size || !m.Healthy && running >= p.floor):
+			// There is no room for both: it goes first, one at a time, when
+			// what came for the one before runs.
 			p.do(Action{Verb: verb, ID: m.ID, Cause: m.Leave.Cause, Reason: m.Leave.Why})
 			return
 		}
