@@ -202,7 +202,7 @@ func (l *Environments) act(ctx context.Context, e environment.Environment, o env
 				return 0, err
 			}
 		}
-		return soon, l.giveUp(ctx, e.Name, d)
+		return soon, l.giveUp(ctx, e.Name, o, d)
 	case environment.EndTraffic:
 		if e.Port != 0 && listener != "" {
 			return soon, l.Cloud.DeleteListener(ctx, cloud.Intent{ID: object + "/delete-listener/" + mark(listener), Object: object}, listener)
@@ -347,7 +347,7 @@ func (l *Environments) end(ctx context.Context, env string, n int) error {
 // giveUp ends a generation that failed and falls back to the one that serves,
 // both or none: an environment that wants a generation which is being ended
 // would wait for ever.
-func (l *Environments) giveUp(ctx context.Context, name string, d environment.Decision) error {
+func (l *Environments) giveUp(ctx context.Context, name string, o environment.Observed, d environment.Decision) error {
 	e, version, err := store.Get[environment.Environment](ctx, l.Store, environment.Kind, name)
 	if err != nil {
 		return err
@@ -374,6 +374,8 @@ func (l *Environments) giveUp(ctx context.Context, name string, d environment.De
 	e.Shift, e.Back = nil, nil
 	if e.Serving == 0 {
 		e.Phase = environment.Failed
+	} else if serves := generation(o, e.Serving); serves.Number != 0 {
+		e.Size = serves.Whole() // what comes next is not made in the size that nobody got
 	}
 	g.Phase, g.Blocker = environment.Terminating, nil
 	return l.Store.Apply(ctx, reconcile.Epoch(ctx),
