@@ -93,6 +93,7 @@ func TestConsole(t *testing.T) {
 			t.Fatal(err)
 		}
 		cmd := exec.CommandContext(t.Context(), filepath.Join(root, "web/node_modules/.bin/node"), filepath.Join(root, "web/test", script), "http://"+address, filepath.Join(root, "build/console"))
+		cmd.Env = append(os.Environ(), env...)
 		cmd.Stdin = bytes.NewReader(raw)
 		cmd.WaitDelay = 5 * time.Second
 		out, err := cmd.CombinedOutput()
@@ -114,7 +115,31 @@ func TestConsole(t *testing.T) {
 		if err := json.Unmarshal([]byte(dayfly("test", dir+"/shop", "--output", "json")), &r); err != nil {
 			t.Fatal(err)
 		}
-		drive(t, "firefox.mjs", map[string]any{"token": trim("token", "create", "--name", "fox", "--role", "deployer"), "environment": "shop-dev", "run": r.Name})
+		drive(t, "firefox.mjs", map[string]any{"dayfly": dir + "/bin/dayfly", "environment": "shop-dev", "run": r.Name})
+	})
+	t.Run("gate", func(t *testing.T) {
+		// Gates that the team's own commands decide; the second one closes.
+		dayfly("init", dir+"/gated")
+		for name, text := range map[string]string{"ready.sh": "#!/bin/sh\n", "closed.sh": "#!/bin/sh\n# simulated: exit 3\n"} {
+			if err := os.MkdirAll(dir+"/gated/gates", 0o755); err != nil {
+				t.Fatal(err)
+			}
+			if err := os.WriteFile(dir+"/gated/gates/"+name, []byte(text), 0o755); err != nil {
+				t.Fatal(err)
+			}
+		}
+		raw, err := os.ReadFile(dir + "/gated/dayfly.yaml")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(dir+"/gated/dayfly.yaml", append(raw, commands...), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		var r struct{ Name string }
+		if err := json.Unmarshal([]byte(dayfly("run", "start", dir+"/gated", "--detach", "--output", "json")), &r); err != nil {
+			t.Fatal(err)
+		}
+		drive(t, "gate.mjs", map[string]any{"viewer": trim("token", "create", "--name", "passer-by", "--role", "viewer"), "run": r.Name, "environment": "gated-dev"})
 	})
 	t.Run("decide", func(t *testing.T) {
 		// A second release to go back from, and a run for people to decide.
@@ -153,6 +178,15 @@ const people = `  - stage: look
     gate: { by: [ann] }
   - stage: last
     gate: { by: [ann] }
+`
+
+// commands decide a pipeline.
+const commands = `  - stage: ship
+    deploy: dev
+  - stage: ready
+    gate: { command: gates/ready.sh, timeout: 2m }
+  - stage: closed
+    gate: { command: gates/closed.sh, timeout: 2m }
 `
 
 func free(t *testing.T) string {

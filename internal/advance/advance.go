@@ -94,6 +94,7 @@ type memory struct {
 	look    time.Time            // the last look at the run
 	polled  map[string]time.Time // by suite's command
 	gate    time.Time            // the last measurement
+	stage   string               // the gate that it was for
 	measure *float64
 	why     string    // there is none
 	asked   time.Time // the last look at a gate's command

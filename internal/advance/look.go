@@ -64,7 +64,7 @@ func (l *Loop) look(ctx context.Context, r pipeline.Run, m *memory) (pipeline.Ob
 			}
 			o.Command = a
 		case s.Gate != nil && s.Gate.Metric != nil:
-			l.measure(ctx, *s.Gate.Metric, m)
+			l.measure(ctx, s.Name, *s.Gate.Metric, m)
 			o.Measured, o.NotMeasured = m.measure, m.why
 		}
 	}
@@ -125,12 +125,12 @@ func (l *Loop) collect(ctx context.Context, s pipeline.Suite, m *memory) (out pi
 // measureEvery is how often a gate's number is asked for.
 const measureEvery = 10 * time.Second
 
-func (l *Loop) measure(ctx context.Context, g pipeline.Metric, m *memory) {
+func (l *Loop) measure(ctx context.Context, stage string, g pipeline.Metric, m *memory) {
 	now := l.Clock.Now()
-	if now.Sub(m.gate) < measureEvery {
+	if m.stage == stage && now.Sub(m.gate) < measureEvery {
 		return
 	}
-	m.gate, m.measure, m.why = now, nil, ""
+	m.stage, m.gate, m.measure, m.why = stage, now, nil, ""
 	v, err := l.Metrics.Measure(ctx, g)
 	if err != nil {
 		m.why = err.Error()

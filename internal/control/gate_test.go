@@ -124,6 +124,33 @@ func TestCommandGate(t *testing.T) {
 	}
 }
 
+// A gate whose command ended well opens itself, and not the one behind it.
+func TestCommandGatesInARow(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		w.limit = 8 * time.Hour
+		var mu sync.Mutex
+		var stages []string
+		w.gate = func(cmd cloud.Command) (cloud.CommandResult, time.Duration) {
+			mu.Lock()
+			defer mu.Unlock()
+			if strings.Contains(cmd.Script, "DAYFLY_STAGE='ready'") {
+				stages = append(stages, "ready")
+				return cloud.CommandResult{Status: "Success", Stdout: "all is well"}, time.Second
+			}
+			stages = append(stages, "closed")
+			return cloud.CommandResult{Status: "Failed", ExitCode: 3, Stdout: "not so"}, time.Second
+		}
+		defer w.start(w.store)()
+		r := w.ended(w.pipeline(piped("", strings.Replace(commandText, "  - stage: after\n", "  - stage: closed\n    gate: { command: suites/api.sh, timeout: 5m }\n  - stage: after\n", 1))))
+		closed := r.Stage("closed")
+		mu.Lock()
+		defer mu.Unlock()
+		if c := closed.Gate.Command; r.Passed || closed.Result != pipeline.Failed || c.Exit == nil || *c.Exit != 3 || c.Output != "not so" || c.Instance == "" || fmt.Sprint(stages) != "[ready closed]" {
+			t.Errorf("%v: %+v %+v", stages, closed, c)
+		}
+	})
+}
+
 // Killed at whatever write, the command is sent once.
 func TestCommandGateDies(t *testing.T) {
 	for _, before := range []bool{true, false} {

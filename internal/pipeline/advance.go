@@ -306,6 +306,9 @@ func (p *step) stages() {
 		}
 		if s.Phase == Pending {
 			s.Phase, s.Started = Running, p.o.Now
+			// What was seen is of the stage before, which has just ended: its
+			// command or its number says nothing about this one.
+			p.o.Target, p.o.Measured, p.o.NotMeasured, p.o.Command = nil, nil, "", nil
 			p.open(s)
 		}
 		p.stage(s)

@@ -46,6 +46,36 @@ func verbs(as []Action) string {
 	return strings.Join(out, ", ")
 }
 
+// What opened a gate opens no other one.
+func TestGatesInARow(t *testing.T) {
+	command := Gate{Command: &Command{Run: "gates/a.sh", Environment: "shop-test", Instance: "i-1", CommandID: "c-1", Try: 1, Sent: noon}, Timeout: time.Hour, Until: noon.Add(time.Hour)}
+	metric := Gate{Metric: &Metric{URL: "http://m", Below: new(0.5)}, Timeout: time.Hour, Until: noon.Add(time.Hour)}
+	next := map[string]Gate{"command": {Command: &Command{Run: "gates/b.sh"}, Timeout: time.Hour}, "metric": {Metric: &Metric{URL: "http://n", Below: new(0.5)}, Timeout: time.Hour}}
+	for name, c := range map[string]struct {
+		first Gate
+		o     Observed
+	}{
+		"command": {command, Observed{Now: noon, Command: &Asked{Ended: true, Output: "well"}}},
+		"metric":  {metric, Observed{Now: noon, Measured: new(0.1)}},
+	} {
+		for then, g := range next {
+			r, do := Advance(Run{Name: "r", Phase: Running, Image: "im", Release: "rel", Stages: []Stage{
+				{Name: "one", Required: true, Phase: Running, Gate: &c.first}, {Name: "two", Required: true, Phase: Pending, Gate: &g},
+			}}, c.o)
+			if r.Stages[0].Result != Passed || r.Stages[1].Phase != Running || r.Stages[1].Result != "" || r.Stages[1].Gate.Measured != "" || len(do) > 0 {
+				t.Errorf("%s, then %s: %+v, %s", name, then, r.Stages, verbs(do))
+			}
+		}
+	}
+	// Nor does why a deploy that need not land was refused refuse the next one.
+	d := Stage{Name: "one", Phase: Running, Deploy: &DeployStage{Environment: "shop-a", Asked: noon}}
+	r, do := Advance(Run{Name: "r", Phase: Running, Image: "im", Release: "rel", Suites: []Suite{{Name: "s", Phase: Done, Result: Passed, Ended: noon, Image: "im", Release: "rel"}},
+		Stages: []Stage{d, {Name: "two", Required: true, Phase: Pending, Deploy: &DeployStage{Purpose: "b"}}}}, Observed{Now: noon, Target: &Target{Refused: "no room"}})
+	if r.Stages[0].Result != Failed || r.Stages[1].Result != "" || verbs(do) != "deploy two" {
+		t.Errorf("%+v, %s", r.Stages, verbs(do))
+	}
+}
+
 func TestAdvance(t *testing.T) {
 	up := Environment{There: true, Serving: true, Image: "im", Release: "rel", Address: "http://x"}
 	at := func(f func(r *Run)) Run { // everything before the gate has passed

@@ -1,6 +1,7 @@
 // The console in Debian's Firefox, which is driven by WebDriver BiDi: the stock
 // browser, no build of its own. A smoke test; console.mjs has the details.
-//   node firefox.mjs URL OUT < {"token": "TOKEN", "environment": "shop-dev", "run": "shop-r1"}
+//   node firefox.mjs URL OUT < {"dayfly": "BINARY", "environment": "shop-dev", "run": "shop-r1"}
+import { execFileSync } from "node:child_process";
 import { readFileSync, mkdirSync } from "node:fs";
 import { createRequire } from "node:module";
 import assert from "node:assert/strict";
@@ -25,12 +26,24 @@ try {
   const text = (selector, words) => page.waitForFunction((s, w) => [...document.querySelectorAll(s)].some((e) => e.textContent.includes(w)), {}, selector, words);
   const one = () => page.evaluate((n) => fetch(`/v1/environments?name=${n}`).then((r) => r.json()).then((l) => l.items[0]), given.environment);
 
-  await page.goto(base);
-  await page.type("#token", given.token);
-  await page.click("form button");
+  // The link is made when the browser is up: its code works for a minute.
+  const link = execFileSync(given.dayfly, ["console"], { encoding: "utf8" }).trim();
+  const code = new URL(link).hash.slice("#code=".length);
+  assert.match(code, /^dfc_/);
+  // The fragment of an address is not sent; Firefox tells of it all the same.
+  page.on("request", (r) => (r.url().split("#")[0].includes(code) || (r.headers().referer ?? "").includes("code")) && trouble.push(`the code is in an address: ${r.url()}`));
+  await page.goto(link);
   await text("h1", "Environments");
   await text(".card h2", given.environment);
-  say("signed in");
+  assert.ok(!page.url().includes("#"), page.url());
+  assert.equal(await page.evaluate(() => document.cookie + localStorage.length + sessionStorage.length), "00", "scripts see the session");
+  say("signed in by a link");
+  const late = await (await browser.createBrowserContext()).newPage();
+  await late.goto(link);
+  await late.waitForFunction(() => [...document.querySelectorAll("[role=alert]")].some((e) => e.textContent.includes("dayfly console makes a new one")));
+  assert.equal(await late.evaluate(() => fetch("/v1/environments").then((r) => r.status)), 401);
+  await late.browserContext().close();
+  say("a link works once");
 
   const before = await one();
   await page.evaluate(() => {
