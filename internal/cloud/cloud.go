@@ -13,7 +13,8 @@ import (
 // Intent names one mutating call for ever. ID is deterministic and unique, such
 // as "bake/4f2a/create-image/1" (object/step/attempt): after a crash the same
 // step asks with the same ID and gets the first call's result. Changed
-// parameters need another ID.
+// parameters need another ID. It begins with the object and a slash, so that an
+// object's intents are found without a look at all others.
 type Intent struct {
 	ID string
 	// Object is the record that the call is for, such as "bake/4f2a".

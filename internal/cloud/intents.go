@@ -8,6 +8,8 @@ import (
 	"errors"
 	"fmt"
 	"regexp"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/dayfly-infra/dayfly/internal/fault"
@@ -39,6 +41,11 @@ type IntentRecord struct {
 // intentForm is what a tag value may hold, so that an ID can be one.
 var intentForm = regexp.MustCompile(`^[A-Za-z0-9+=._:/@-]{1,200}$`)
 
+// formed tells whether an intent's ID is found again by its object.
+func (in Intent) formed() bool {
+	return in.Object != "" && intentForm.MatchString(in.ID) && strings.HasPrefix(in.ID, in.Object+"/")
+}
+
 // action is a mutating call for perform.
 type action[R any] struct {
 	op    string
@@ -60,8 +67,8 @@ func perform[R any](ctx context.Context, d *Driver, in Intent, a action[R]) (res
 	internal := func(message string, err error) error {
 		return &fault.Error{Kind: fault.Internal, Op: a.op, Object: in.ID, Message: message, Err: err}
 	}
-	if !intentForm.MatchString(in.ID) || in.Object == "" {
-		return result, internal("the intent needs an ID of at most 200 letters, digits and +=._:/@-, and an object", nil)
+	if !in.formed() {
+		return result, internal("the intent needs an object, and an ID of at most 200 letters, digits and +=._:/@- that begins with the object and a slash", nil)
 	}
 	digest, err := digestOf(a.op, a.input)
 	if err != nil {
@@ -194,10 +201,14 @@ func (d *Driver) end(id string) {
 	d.mu.Unlock()
 }
 
+// maxPruned is how many intents are forgotten in one write.
+const maxPruned = 500
+
 // PruneIntents forgets the done intents of an object that is gone. What was
-// begun and not done stays: it may have had an effect.
+// begun and not done stays: it may have had an effect. It reads that object's
+// intents alone, which their names begin with.
 func (d *Driver) PruneIntents(ctx context.Context, object string) error {
-	records, err := d.cfg.Store.List(ctx, IntentKind, "")
+	records, err := d.cfg.Store.List(ctx, IntentKind, object+"/")
 	if err != nil {
 		return err
 	}
@@ -211,10 +222,12 @@ func (d *Driver) PruneIntents(ctx context.Context, object string) error {
 			writes = append(writes, store.Delete(IntentKind, r.Name, r.Version))
 		}
 	}
-	if len(writes) == 0 {
-		return nil
+	for part := range slices.Chunk(writes, maxPruned) {
+		if err := d.cfg.Store.Apply(ctx, d.cfg.Epoch(ctx), part...); err != nil {
+			return err
+		}
 	}
-	return d.cfg.Store.Apply(ctx, d.cfg.Epoch(ctx), writes...)
+	return nil
 }
 
 // marked adds owner and intent to tags.

@@ -235,7 +235,7 @@ func TestChangedParametersNeedAnotherID(t *testing.T) {
 	if err := d.DeleteStack(t.Context(), thing, "a"); fault.KindOf(err) != fault.Internal {
 		t.Error("another operation:", err)
 	}
-	for _, bad := range []Intent{{}, {ID: "a b", Object: "x"}, {ID: "a"}, {ID: strings.Repeat("x", 201), Object: "x"}} {
+	for _, bad := range []Intent{{}, {ID: "a b", Object: "x"}, {ID: "a"}, {ID: "x/" + strings.Repeat("x", 199), Object: "x"}, {ID: "xy/1", Object: "x"}, {ID: "y/x/1", Object: "x"}} {
 		if _, err := d.CreateStack(t.Context(), bad, in); fault.KindOf(err) != fault.Internal {
 			t.Errorf("%+v: %v", bad, err)
 		}
@@ -347,6 +347,48 @@ func TestPruneIntents(t *testing.T) {
 	// The name of a pruned intent can be used again.
 	if err := d.DeleteStack(t.Context(), Intent{"a/0", "a"}, "none"); err != nil {
 		t.Error(err)
+	}
+}
+
+// listing counts what is read of intents.
+type listing struct {
+	store.Store
+	read int
+}
+
+func (l *listing) List(ctx context.Context, kind, prefix string) ([]store.Record, error) {
+	rs, err := l.Store.List(ctx, kind, prefix)
+	if kind == IntentKind {
+		l.read += len(rs)
+	}
+	return rs, err
+}
+
+// What it costs to forget one object's intents does not grow with those of
+// others, and many are forgotten in several writes.
+func TestPruneIntentsReadsItsOwn(t *testing.T) {
+	l := &listing{Store: openStore(t)}
+	d := driver(t, l, newFake())
+	var ws []store.Write
+	for i := range 3000 {
+		object := fmt.Sprint("o", i)
+		if i >= 1200 {
+			object = "run/r1"
+		}
+		ws = append(ws, store.Put(IntentKind, fmt.Sprintf("%s/x/%d", object, i), 0, IntentRecord{Object: object, Done: true}))
+	}
+	if err := l.Apply(t.Context(), store.NoEpoch, ws...); err != nil {
+		t.Fatal(err)
+	}
+	if err := d.PruneIntents(t.Context(), "o7"); err != nil || l.read != 1 {
+		t.Errorf("%d intents were read, and it has 1; %v", l.read, err)
+	}
+	if err := d.PruneIntents(t.Context(), "run/r1"); err != nil || l.read != 1801 {
+		t.Errorf("%d intents were read: %v", l.read, err)
+	}
+	left, err := l.Store.List(t.Context(), IntentKind, "")
+	if err != nil || len(left) != 1199 {
+		t.Errorf("%d are left, %v", len(left), err)
 	}
 }
 

@@ -263,7 +263,7 @@ func TestObjects(t *testing.T) {
 	for w := range 16 { // more than one page and one request
 		wg.Go(func() {
 			for i := w; i < 1005; i += 16 {
-				if err := d.PutObject(ctx, cloud.Intent{ID: fmt.Sprint("many/", i), Object: "o"}, fmt.Sprintf("many/%04d", i), strings.NewReader("x"), 1); err != nil {
+				if err := d.PutObject(ctx, cloud.Intent{ID: fmt.Sprint("many/", i), Object: "many"}, fmt.Sprintf("many/%04d", i), strings.NewReader("x"), 1); err != nil {
 					t.Error(err)
 				}
 			}
@@ -306,7 +306,7 @@ func TestStackOverTheWire(t *testing.T) {
 		tags[t.Key] = t.Value
 	}
 	equal(t, tags, map[string]string{"team": "shop", cloud.TagOwner: "me", cloud.TagIntent: "bake/1/stack/1", cloud.TagObject: "bake/1"})
-	if _, err := d.CreateStack(ctx, cloud.Intent{ID: "x", Object: "x"}, cloud.StackInput{Name: "x", Template: strings.Repeat("x", 2_000_000)}); fault.KindOf(err) != fault.Invalid {
+	if _, err := d.CreateStack(ctx, cloud.Intent{ID: "x/1", Object: "x"}, cloud.StackInput{Name: "x", Template: strings.Repeat("x", 2_000_000)}); fault.KindOf(err) != fault.Invalid {
 		t.Error(err)
 	}
 	events := must[[]cloud.StackEvent](t)(d.StackEvents(ctx, "a"))

@@ -311,7 +311,7 @@ func (s *Sweeper) things(ctx context.Context) ([]Thing, error) {
 
 func (s *Sweeper) remove(ctx context.Context, t Thing, now time.Time) error {
 	// Each sweep is an attempt of its own: a removal that failed is tried again.
-	in := cloud.Intent{ID: fmt.Sprintf("sweep/%s/%s/%d", t.Kind, t.ID, now.UnixNano()), Object: sweepObject}
+	in := cloud.Intent{ID: fmt.Sprintf("%s/%s/%s/%d", sweepObject, t.Kind, t.ID, now.UnixNano()), Object: sweepObject}
 	switch t.Kind {
 	case "stack":
 		return s.Cloud.DeleteStack(ctx, in, t.ID)

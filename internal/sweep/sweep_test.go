@@ -70,7 +70,7 @@ func TestSweep(t *testing.T) {
 			return map[string]bool{"a/1": false, "b/1": true}, nil
 		}}
 		for _, object := range []string{"a/1", "b/1"} {
-			if _, err := d.CreateStack(t.Context(), cloud.Intent{ID: object, Object: object}, cloud.StackInput{Name: strings.ReplaceAll(object, "/", "-")}); err != nil {
+			if _, err := d.CreateStack(t.Context(), cloud.Intent{ID: object + "/create", Object: object}, cloud.StackInput{Name: strings.ReplaceAll(object, "/", "-")}); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -268,7 +268,7 @@ func TestObjectsWithoutRecord(t *testing.T) {
 		for _, k := range []string{"bake/gone/1/inputs.tar", "bake/named/1/inputs.tar", "bake/busy/1/inputs.tar", "handoff/gone/1/i-1.json", "releases/shop/x"} {
 			c.Put(k, []byte("x"))
 		}
-		if _, err := d.CreateStack(t.Context(), cloud.Intent{ID: "named", Object: "bake/named"}, cloud.StackInput{Name: "named", Tags: cloud.Tags{cloud.TagObject: "bake/named"}}); err != nil {
+		if _, err := d.CreateStack(t.Context(), cloud.Intent{ID: "bake/named/create", Object: "bake/named"}, cloud.StackInput{Name: "named", Tags: cloud.Tags{cloud.TagObject: "bake/named"}}); err != nil {
 			t.Fatal(err)
 		}
 		removed := func() (gone string) {

@@ -15,6 +15,7 @@ import (
 	"maps"
 	"regexp"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -219,8 +220,8 @@ func perform[R any](ctx context.Context, d *Driver, in cloud.Intent, op string, 
 	broken := func(message string) error {
 		return &fault.Error{Kind: fault.Internal, Op: op, Object: in.ID, Message: message}
 	}
-	if !intentForm.MatchString(in.ID) || in.Object == "" {
-		return result, broken("the intent has no ID that can be a tag, or no object")
+	if !intentForm.MatchString(in.ID) || in.Object == "" || !strings.HasPrefix(in.ID, in.Object+"/") {
+		return result, broken("the intent has no ID that can be a tag and begins with its object, or no object")
 	}
 	raw, err := json.Marshal(input)
 	if err != nil {
@@ -292,7 +293,7 @@ func (d *Driver) finish(ctx context.Context, in cloud.Intent, r cloud.IntentReco
 
 // PruneIntents implements the driver's.
 func (d *Driver) PruneIntents(ctx context.Context, object string) error {
-	records, err := d.store.List(ctx, cloud.IntentKind, "")
+	records, err := d.store.List(ctx, cloud.IntentKind, object+"/")
 	if err != nil {
 		return err
 	}
