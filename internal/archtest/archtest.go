@@ -91,6 +91,7 @@ var Layers = []Layer{
 		"internal/inventory",
 		"internal/pipeline",
 		"internal/report",
+		"internal/retention",
 		"internal/event",
 		"internal/access",
 		"internal/blocker",

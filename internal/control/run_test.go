@@ -419,11 +419,11 @@ func TestSweepFindsWhatEnded(t *testing.T) {
 		d := w.cloud.Driver(w.store)
 		// Of a generation that is gone, such as a call that arrived late.
 		e := w.env()
-		if _, err := d.RunInstances(t.Context(), cloud.Intent{ID: "late/1", Object: "generation/shop-dev/1"}, cloud.InstanceInput{Image: "ami-base", Count: 1}); err != nil {
+		if _, err := d.RunInstances(t.Context(), cloud.Intent{ID: "generation/shop-dev/1/late", Object: "generation/shop-dev/1"}, cloud.InstanceInput{Image: "ami-base", Count: 1}); err != nil {
 			t.Fatal(err)
 		}
 		// Of nobody knows what, without a deadline: it stays.
-		if _, err := d.RunInstances(t.Context(), cloud.Intent{ID: "strange/1", Object: "what/ever"}, cloud.InstanceInput{Image: "ami-base", Count: 1}); err != nil {
+		if _, err := d.RunInstances(t.Context(), cloud.Intent{ID: "what/ever/1", Object: "what/ever"}, cloud.InstanceInput{Image: "ami-base", Count: 1}); err != nil {
 			t.Fatal(err)
 		}
 		sweep := func(orphans, removed int) {
