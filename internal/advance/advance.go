@@ -19,6 +19,7 @@ import (
 	"github.com/dayfly-infra/dayfly/internal/cloud"
 	"github.com/dayfly-infra/dayfly/internal/environment"
 	"github.com/dayfly-infra/dayfly/internal/fault"
+	"github.com/dayfly-infra/dayfly/internal/image"
 	"github.com/dayfly-infra/dayfly/internal/pipeline"
 	"github.com/dayfly-infra/dayfly/internal/reconcile"
 	"github.com/dayfly-infra/dayfly/internal/store"
@@ -91,6 +92,7 @@ type Loop struct {
 
 // memory is what need not survive a restart: when something was looked at.
 type memory struct {
+	image   string               // guarded by the loop
 	look    time.Time            // the last look at the run
 	polled  map[string]time.Time // by suite's command
 	gate    time.Time            // the last measurement
@@ -100,7 +102,7 @@ type memory struct {
 	asked   time.Time // the last look at a gate's command
 }
 
-func (l *Loop) remember(run string) *memory {
+func (l *Loop) remember(run, image string) *memory {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.memory == nil {
@@ -111,6 +113,7 @@ func (l *Loop) remember(run string) *memory {
 		m = &memory{polled: map[string]time.Time{}}
 		l.memory[run] = m
 	}
+	m.image = image
 	return m
 }
 
@@ -136,8 +139,19 @@ const (
 func (*Loop) Kind() string { return pipeline.Kind }
 
 // Follows implements reconcile.Follower: a run looks again when one of its
-// environments changes.
-func (*Loop) Follows(k store.Key) []string {
+// environments changes, or its image.
+func (l *Loop) Follows(k store.Key) []string {
+	if k.Kind == image.Kind {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		var runs []string
+		for name, m := range l.memory {
+			if m.image == k.Name {
+				runs = append(runs, name)
+			}
+		}
+		return runs
+	}
 	if k.Kind != environment.Kind {
 		return nil
 	}
@@ -162,7 +176,7 @@ func (l *Loop) Reconcile(ctx context.Context, name string) (time.Duration, error
 			return l.resolve(ctx, r)
 		}
 	}
-	m := l.remember(name)
+	m := l.remember(name, r.Image)
 	now := l.Clock.Now()
 	if rest := time.Duration(len(r.Suites))*breath - now.Sub(m.look); rest > 0 && rest <= time.Duration(len(r.Suites))*breath && !r.Cancel {
 		return rest, nil

@@ -9,6 +9,7 @@ import (
 
 	"github.com/dayfly-infra/dayfly/internal/environment"
 	"github.com/dayfly-infra/dayfly/internal/fault"
+	"github.com/dayfly-infra/dayfly/internal/image"
 	"github.com/dayfly-infra/dayfly/internal/pipeline"
 	"github.com/dayfly-infra/dayfly/internal/store"
 )
@@ -44,6 +45,15 @@ func (l *Loop) look(ctx context.Context, r pipeline.Run, m *memory) (pipeline.Ob
 			return o, err
 		}
 		o.Foundation = err == nil && f.Phase != environment.Gone
+	}
+	if r.Image != "" {
+		i, _, err := store.Get[image.Image](ctx, l.Store, image.Kind, r.Image)
+		if err != nil && !errors.Is(err, store.ErrNotFound) {
+			return o, err
+		}
+		if !i.Revoked.IsZero() {
+			o.Revoked = i.Why
+		}
 	}
 	for _, s := range r.Stages {
 		if s.Phase != pipeline.Running || s.Over() {

@@ -108,6 +108,9 @@ func (c *imageRevokeCmd) Run(ctx context.Context, a *app) error {
 				fmt.Fprintf(w, "channel %s points to %s again\n", ch, to)
 			}
 		}
+		if len(r.Runs) > 0 {
+			fmt.Fprintf(w, "%s: ended as failed, with all that was launched for it; what they found out about this image proves nothing any more\n", strings.Join(r.Runs, ", "))
+		}
 		if len(r.Environments) == 0 {
 			fmt.Fprintln(w, "no environment runs it")
 			return

@@ -10,6 +10,7 @@ import (
 	"github.com/dayfly-infra/dayfly/internal/environment"
 	"github.com/dayfly-infra/dayfly/internal/fault"
 	"github.com/dayfly-infra/dayfly/internal/image"
+	"github.com/dayfly-infra/dayfly/internal/pipeline"
 	"github.com/dayfly-infra/dayfly/internal/renew"
 	"github.com/dayfly-infra/dayfly/internal/server"
 	"github.com/dayfly-infra/dayfly/internal/store"
@@ -27,7 +28,7 @@ func (c *Control) Currency(ctx context.Context) ([]currency.Status, error) {
 // Revoke implements server.Currency: the image and the channels that point to it
 // change in one write.
 func (c *Control) Revoke(ctx context.Context, name string, r server.Revoke) (server.Revoked, error) {
-	out := server.Revoked{Image: name, Channels: map[string]string{}, Environments: []string{}}
+	out := server.Revoked{Image: name, Channels: map[string]string{}, Environments: []string{}, Runs: []string{}}
 	who, now := access.Of(ctx).Name, c.clock.Now()
 	why := r.Why
 	if who != "" {
@@ -73,8 +74,15 @@ func (c *Control) Revoke(ctx context.Context, name string, r server.Revoke) (ser
 		if err != nil {
 			return out, err
 		}
+		if err := each(ctx, c, pipeline.Kind, func(r pipeline.Run) {
+			if r.Phase != pipeline.Done && r.Image == name {
+				out.Runs = append(out.Runs, r.Name)
+			}
+		}); err != nil {
+			return out, err
+		}
 		return out, each(ctx, c, environment.Kind, func(e environment.Environment) {
-			if e.Phase != environment.Gone && e.Image == name {
+			if e.Phase != environment.Gone && e.Image == name && e.Run == "" {
 				out.Environments = append(out.Environments, e.Name)
 			}
 		})

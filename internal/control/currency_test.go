@@ -12,6 +12,7 @@ import (
 	"github.com/dayfly-infra/dayfly/internal/environment"
 	"github.com/dayfly-infra/dayfly/internal/fault"
 	"github.com/dayfly-infra/dayfly/internal/image"
+	"github.com/dayfly-infra/dayfly/internal/pipeline"
 	"github.com/dayfly-infra/dayfly/internal/server"
 )
 
@@ -244,5 +245,64 @@ func TestRevokeInTheSoak(t *testing.T) {
 			t.Errorf("%v %v", fs, err)
 		}
 		w.end()
+	})
+}
+
+// A run on a revoked image proves nothing: it ends, with what it launched, while
+// one suite runs, another waits for a person, and one has passed.
+func TestRevokeEndsRuns(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		w.suite = func(name string) (string, cloud.CommandResult, time.Duration) {
+			took := time.Second
+			if name == "load" {
+				took = time.Hour
+			}
+			return passes, cloud.CommandResult{Status: "Success"}, took
+		}
+		stop := w.start(w.store)
+		defer func() { stop() }()
+		name := w.pipeline(piped("", strings.Replace(stagesText, "timeout: 2m }\n      - { name: looks", "timeout: 2h }\n      - { name: looks", 1)))
+		w.until(name, "looks", pipeline.Waiting)
+		w.until(name, "load", pipeline.Running)
+		im := w.runOf(name).Image
+		stop() // nobody looks while it is revoked
+		r, err := w.api.Revoke(as(t, "ann"), im, server.Revoke{Why: "CVE-2026-1"})
+		if err != nil || !slices.Equal(r.Runs, []string{name}) || len(r.Environments) != 0 {
+			t.Fatalf("%+v %v", r, err)
+		}
+		stop = w.start(w.store)
+		begun := time.Now()
+		w.blocked(name, "image-revoked")
+		if b := w.runOf(name).Blocker; b.On != "image/"+im || !strings.Contains(b.Message, "CVE-2026-1 (ann)") {
+			t.Errorf("%+v", b)
+		}
+		end := w.ended(name)
+		if d := time.Since(begun); d > 10*time.Minute {
+			t.Errorf("it took %s", d)
+		}
+		if end.Passed || end.Error != "its image "+im+" was revoked: CVE-2026-1 (ann)" || end.Clean == nil || end.Clean.Left != 0 {
+			t.Errorf("%+v", end)
+		}
+		for suite, want := range map[string]pipeline.Result{"api": pipeline.Passed, "load": pipeline.Canceled, "looks": pipeline.Canceled} {
+			s := end.Suite(suite)
+			if s.Result != want || s.Phase != pipeline.Done || (want == pipeline.Canceled && s.Error != end.Error) {
+				t.Errorf("%s: %+v", suite, s)
+			}
+			if e := w.named(s.Environment); e.Phase != environment.Gone {
+				t.Errorf("%s is %s", e.Name, e.Phase)
+			}
+		}
+		if s := end.Stage("approve"); s.Result != pipeline.NotReached {
+			t.Errorf("%+v", s)
+		}
+		// The same inputs would give the same image; others give another one.
+		again := piped("", strings.Replace(stagesText, "  - stage: slow", "  - stage: more", 1))
+		_, err = w.api.Test(t.Context(), server.Test{Files: w.pack(again), Full: true})
+		denied(t, "a new run on it", err, fault.Denied, "dayfly images rm "+im)
+		good := w.ended(w.pipeline(strings.Replace(piped("", onePass), "/srv/shop", "/srv/other", 1)))
+		if !good.Passed || good.Image == im {
+			t.Errorf("%+v", good)
+		}
+		w.nothingLeft()
 	})
 }

@@ -72,6 +72,7 @@ type Observed struct {
 	Measured     *float64               // of the gate that is open
 	NotMeasured  string                 // why not
 	Command      *Asked                 // of the gate that is open
+	Revoked      string                 // why the run's image was revoked; "" = it was not
 	Clean        *Clean
 }
 
@@ -86,6 +87,10 @@ func Advance(r Run, o Observed) (Run, []Action) {
 	p := &step{r: &r, o: o}
 	if r.Phase == Pending {
 		r.Phase = Running
+	}
+	if o.Revoked != "" && !r.Cancel && r.Error == "" && !p.over() {
+		// What is found out about it from now on proves nothing.
+		r.Error = fmt.Sprintf("its image %s was revoked: %s", r.Image, o.Revoked)
 	}
 	if r.Cancel || r.Error != "" {
 		p.abort()
@@ -388,9 +393,14 @@ func list(names []string) string {
 	return strings.Join(names, ", ")
 }
 
+// over tells whether each stage has its result.
+func (p *step) over() bool {
+	return !slices.ContainsFunc(p.r.Stages, func(s Stage) bool { return !s.Over() })
+}
+
 // end is for what was launched: it goes as soon as no suite needs it.
 func (p *step) end() {
-	over := !slices.ContainsFunc(p.r.Stages, func(s Stage) bool { return !s.Over() })
+	over := p.over()
 	idle := true // no suite has an environment, or will have one
 	for _, s := range p.r.Suites {
 		idle = idle && (s.Phase == Done || s.Phase == Skipped)
@@ -467,6 +477,10 @@ func (p *step) blocker() *blocker.Blocker {
 		if !p.o.Foundation {
 			next.Rule, next.Message = "proving-clean", "a look at the whole cloud shows whether anything of it is left"
 		}
+	}
+	if p.o.Revoked != "" && r.Error != "" {
+		next.Rule, next.On, next.Message = "image-revoked", "image/"+r.Image, r.Error+"; "+next.Message
+		next.Action = "mend the blueprint, which makes another image, or dayfly images rm " + r.Image + " to have it made again; then start a new run"
 	}
 	return blocker.Carry(r.Blocker, next)
 }

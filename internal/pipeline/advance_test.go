@@ -76,6 +76,50 @@ func TestGatesInARow(t *testing.T) {
 	}
 }
 
+// A run that tests a revoked image ends, whatever it waits for; one that has all
+// its results keeps them.
+func TestRevoked(t *testing.T) {
+	for phase, c := range map[Phase]struct {
+		do     string
+		result Result
+		then   Phase
+	}{
+		Pending: {"", NotReached, Skipped}, Queued: {"", NotReached, Skipped}, Launching: {"destroy xone", Canceled, Ending}, Running: {"destroy xone", Canceled, Ending}, Waiting: {"destroy xone", Canceled, Ending},
+	} {
+		x := Suite{Name: "x", Stage: "one", Command: "suites/x.sh", Size: 1, Timeout: time.Minute, Phase: Pending}
+		x.Phase, x.Environment, x.Try, x.Retries = phase, "shop-r1-x", 1, 3
+		if phase == Waiting {
+			x.Command, x.Manual = "", &Manual{Lease: time.Hour}
+		}
+		o := Observed{Now: noon, Revoked: "CVE-2026-1 (ann)"}
+		if c.do != "" {
+			o.Environments = map[string]Environment{"x": {There: true, Serving: true, Image: "im", Release: "rel"}}
+		}
+		r, do := Advance(Run{Name: "shop-r1", Phase: Running, Image: "im", Release: "rel", Stages: []Stage{{Name: "one", Required: true, Phase: Pending}, {Name: "approve", Required: true, Phase: Pending, Gate: &Gate{By: []string{"ann"}, Timeout: time.Hour}}}, Suites: []Suite{x}}, o)
+		if r.Error != "its image im was revoked: CVE-2026-1 (ann)" || r.Suites[0].Result != c.result || r.Suites[0].Phase != c.then || r.Suites[0].Error != r.Error || !r.Stages[1].Over() || r.Stages[1].Why != r.Error {
+			t.Errorf("%s: %+v", phase, r)
+		}
+		if got := verbs(do); got != c.do && !(c.do == "" && got == "prove") {
+			t.Errorf("%s: %s", phase, got)
+		}
+		if b := r.Blocker; b == nil || b.Rule != "image-revoked" || b.On != "image/im" || b.Action == "" || !strings.Contains(b.Message, r.Error) {
+			t.Errorf("%s: %+v", phase, b)
+		}
+	}
+	one := Stage{Name: "one", Required: true, Phase: Pending}
+	one.Phase, one.Result = Done, Passed
+	done := Suite{Name: "x", Stage: "one", Command: "suites/x.sh", Size: 1, Timeout: time.Minute, Phase: Pending}
+	done.Phase, done.Result, done.Ended, done.Image, done.Release = Done, Passed, noon, "im", "rel"
+	r, _ := Advance(Run{Name: "shop-r1", Phase: Ending, Image: "im", Release: "rel", Stages: []Stage{one}, Suites: []Suite{done}}, Observed{Now: noon, Revoked: "late", Clean: &Clean{}})
+	if !r.Passed || r.Error != "" || r.Phase != Done {
+		t.Errorf("what it found out before is lost: %+v", r)
+	}
+	r, _ = Advance(Run{Name: "shop-r1", Phase: Running, Cancel: true, CancelWhy: "mine", Image: "im", Release: "rel", Stages: []Stage{{Name: "one", Required: true, Phase: Pending}}, Suites: []Suite{{Name: "x", Stage: "one", Command: "suites/x.sh", Size: 1, Timeout: time.Minute, Phase: Pending}}}, Observed{Now: noon, Revoked: "late"})
+	if r.Error != "" || !strings.Contains(r.Stages[0].Why, "mine") {
+		t.Errorf("%+v", r)
+	}
+}
+
 func TestAdvance(t *testing.T) {
 	up := Environment{There: true, Serving: true, Image: "im", Release: "rel", Address: "http://x"}
 	at := func(f func(r *Run)) Run { // everything before the gate has passed

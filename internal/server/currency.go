@@ -28,6 +28,8 @@ type Revoked struct {
 	Channels map[string]string `json:"channels" doc:"channels that were moved, and the image that they point to now; empty: there is none"`
 	// Environments run it and are replaced.
 	Environments []string `json:"environments" doc:"environments that run it"`
+	// Runs test it, and end.
+	Runs []string `json:"runs" doc:"pipeline runs under way that test it: they end as failed"`
 }
 
 // Freeze keeps an environment as it is.

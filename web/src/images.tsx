@@ -113,7 +113,7 @@ export function ImagePage({ name }: { name: string }) {
       {may("operator") && (
         <>
           <h2>{bad ? "Quarantine" : "Put into quarantine"}</h2>
-          <p className="quiet">{bad ? "It is never launched again until it is released." : "It is never launched again, anywhere. What runs goes on; revoked, it is replaced at once."}</p>
+          <p className="quiet">{bad ? "It is never launched again until it is released." : "It is never launched again, anywhere. What runs goes on; revoked, it is replaced at once, and runs that test it end."}</p>
           <div className="bar">
             <label>Why <input value={why} maxLength={300} onChange={(e) => setWhy(e.target.value)} /></label>
             <Action label={bad ? "Release" : "Quarantine"} confirm={bad ? `Release ${name}?` : `Quarantine ${name}?`} does={() => ask(`/v1/images/${encode(name)}/quarantine`, "POST", { quarantined: !bad, why })} />

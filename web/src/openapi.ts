@@ -1507,6 +1507,8 @@ export interface components {
         EnvironmentFollow: {
             after?: string[] | null;
             channel?: string;
+            /** Format: date-time */
+            from?: string;
             /** Format: int64 */
             wait?: number;
             windows?: string[] | null;
@@ -2694,6 +2696,8 @@ export interface components {
             /** @description environments that run it */
             environments: string[] | null;
             image: string;
+            /** @description pipeline runs under way that test it: they end as failed */
+            runs: string[] | null;
         };
         Rollback: {
             why?: string;
