@@ -34,3 +34,67 @@ func TestSizeOfADeployThatFailed(t *testing.T) {
 		w.end()
 	})
 }
+
+// What is revoked, released and revoked again launches when it is released again,
+// whatever words were said, and whoever was killed in between.
+func TestRevokedAgainAndAgain(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		stop := w.start(w.store)
+		defer func() { stop() }()
+		w.mustDeploy()
+		w.serves(1)
+		im, group := w.env().Image, w.gen(1).Groups[0]
+		suspended := func() bool {
+			g, err := w.api.cloud.Group(t.Context(), group)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return len(g.Suspended) > 0
+		}
+		revoke := func(yes bool) {
+			t.Helper()
+			var err error
+			if yes {
+				_, err = w.api.Revoke(t.Context(), im, server.Revoke{Why: "CVE-2026-1"})
+			} else {
+				_, err = w.api.Quarantine(t.Context(), im, server.Quarantine{Why: "false alarm"})
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+		w.limit = 5 * time.Minute
+		for range 3 {
+			revoke(true)
+			w.wait("it launches nothing", suspended)
+			time.Sleep(time.Second)
+			revoke(false)
+			w.wait("it launches again", func() bool { return !suspended() })
+			time.Sleep(time.Second)
+		}
+		// Killed before and after each write of a suspension, and released while
+		// nobody looked.
+		for lives := range int64(12) {
+			stop()
+			revoke(true)
+			for _, before := range []bool{true, false} {
+				m := &mortal{Store: w.store, before: before}
+				m.lives.Store(lives + 1)
+				var dead func()
+				m.die = func() {}
+				dead = w.start(m)
+				time.Sleep(3 * time.Second)
+				m.dead.Store(true)
+				dead()
+			}
+			revoke(false)
+			stop = w.start(w.store)
+			time.Sleep(3 * time.Second)
+			if suspended() {
+				t.Fatalf("killed at write %d it launches nothing for ever: %+v", lives, w.gen(1))
+			}
+		}
+		w.destroy()
+		w.nothingLeft()
+	})
+}

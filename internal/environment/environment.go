@@ -138,12 +138,16 @@ type Generation struct {
 	Groups       []string          `json:"groups,omitempty"`        // Auto Scaling groups
 	TargetGroups []string          `json:"target_groups,omitempty"` // ARNs
 	Suspended    string            `json:"suspended,omitempty"`     // why its groups launch nothing, not even for what dies
-	Healthy      int               `json:"healthy"`
-	Launched     int               `json:"launched"` // instances seen, dead ones too
-	Lost         int               `json:"lost"`     // instances that were launched and never became healthy
-	Blocker      *blocker.Blocker  `json:"blocker,omitempty"`
-	Error        string            `json:"error,omitempty"`
-	Op           string            `json:"op,omitempty"` // the operation that it is part of, as in logs and events
+	// Switches counts how often its launches were to be suspended or resumed: odd
+	// is suspended. Switched is the one that was carried out.
+	Switches int              `json:"switches,omitempty"`
+	Switched int              `json:"switched,omitempty"`
+	Healthy  int              `json:"healthy"`
+	Launched int              `json:"launched"` // instances seen, dead ones too
+	Lost     int              `json:"lost"`     // instances that were launched and never became healthy
+	Blocker  *blocker.Blocker `json:"blocker,omitempty"`
+	Error    string           `json:"error,omitempty"`
+	Op       string           `json:"op,omitempty"` // the operation that it is part of, as in logs and events
 }
 
 // Whole is the size with which a generation carries all traffic.

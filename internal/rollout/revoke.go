@@ -33,7 +33,16 @@ func (l *Generations) launches(ctx context.Context, name string, g environment.G
 	if !i.Revoked.IsZero() {
 		why = "its image was revoked: " + i.Why
 	}
-	if why == g.Suspended || len(g.Groups) == 0 {
+	// What shall be is durable before it is done, and counted: it may be revoked,
+	// released and revoked again, with the same words, and whoever was cut off in
+	// between finds a switch that was begun.
+	if (why != "") != (g.Switches%2 == 1) {
+		if err := l.update(ctx, name, func(v *environment.Generation) { v.Switches = g.Switches + 1 }); err != nil {
+			return err
+		}
+		g.Switches++
+	}
+	if why == g.Suspended && g.Switches == g.Switched || len(g.Groups) == 0 {
 		return nil
 	}
 	for _, group := range g.Groups {
@@ -41,14 +50,13 @@ func (l *Generations) launches(ctx context.Context, name string, g environment.G
 		if why == "" {
 			call, verb = l.Cloud.ResumeLaunches, "resume"
 		}
-		// It may be revoked again later: that is another call.
-		in := cloud.Intent{ID: fmt.Sprintf("%s/%s-launches/%s", object, verb, mark(group, g.Suspended, i.Revoked.UnixNano())), Object: object}
+		in := cloud.Intent{ID: fmt.Sprintf("%s/%s-launches/%d/%s", object, verb, g.Switches, mark(group)), Object: object}
 		if err := call(ctx, in, group); err != nil && fault.KindOf(err) != fault.NotFound {
 			return err
 		}
 	}
 	l.Log.WarnContext(ctx, "launches are "+map[bool]string{true: "resumed", false: "suspended"}[why == ""], "generation", name, "why", why)
-	return l.update(ctx, name, func(g *environment.Generation) { g.Suspended = why })
+	return l.update(ctx, name, func(v *environment.Generation) { v.Suspended, v.Switched = why, g.Switches })
 }
 
 // runners are the generations that run an image.
