@@ -167,8 +167,8 @@ func wish(e *environment.Environment, name string, b *blueprint.Blueprint, want 
 	}
 	e.Parameters, e.Deadline, e.Next, e.Error = want.Parameters, change.Asked.Add(want.Lease), change, ""
 	e.MaxAge, e.Touched, e.LeaseMax, e.Notice = want.MaxAge, want.Touched, want.LeaseMax, ""
+	want.Follow.From = e.Follow.From // a deploy that fails says nothing of what runs
 	e.Standing, change.Strategy, e.Follow = want.Standing, want.Strategy, want.Follow
-	e.Follow.From = change.Asked
 	e.Follow.After = nil // environments of a blueprint are named by a deploy without --name
 	for _, purpose := range want.Follow.After {
 		e.Follow.After = append(e.Follow.After, b.Name+"-"+purpose)

@@ -98,3 +98,30 @@ func TestRevokedAgainAndAgain(t *testing.T) {
 		w.nothingLeft()
 	})
 }
+
+// A deploy that fails before it has a generation says nothing of what shall run:
+// the image that the channel points to is taken all the same.
+func TestDeployThatFailsAndTheChannel(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		defer w.start(w.store)()
+		_, second := w.images()
+		if _, err := w.api.Freeze(t.Context(), "shop-prod", server.Freeze{Why: "audit", Until: time.Now().Add(time.Hour)}); err != nil {
+			t.Fatal(err)
+		}
+		w.promote(second)
+		w.onto("shop-dev", second)
+		if _, err := w.api.Unfreeze(t.Context(), "shop-prod"); err != nil {
+			t.Fatal(err)
+		}
+		w.box.set(func(b *fakeBox) { b.down = true })
+		if err := w.deploy("prod"); err != nil {
+			t.Fatal(err)
+		}
+		w.wait("it is given up", func() bool { e := w.named("shop-prod"); return e.Error != "" && e.Next == nil })
+		if s := w.status("shop-prod"); s.Target != second {
+			t.Errorf("it shall run the promoted image: %+v", s)
+		}
+		w.onto("shop-prod", second)
+		w.end()
+	})
+}

@@ -129,6 +129,7 @@ type Generation struct {
 	Full        int       `json:"full,omitempty"` // and when all traffic is its own; 0 = Size
 	Phase       Phase     `json:"phase"`
 	Created     time.Time `json:"created"`
+	Asked       time.Time `json:"asked,omitzero"` // by somebody, or by a run; zero = by Dayfly itself
 	Ready       time.Time `json:"ready,omitzero"`
 	Deadline    time.Time `json:"deadline"` // to be ready
 	Expires     time.Time `json:"expires"`  // lease of the environment at its birth, for the tag

@@ -15,8 +15,8 @@ type Follow struct {
 	Wait    time.Duration `json:"wait,omitempty"`    // so long, each of them, after its soak
 	Within  time.Duration `json:"within,omitempty"`  // when all instances shall be of a new image; 0 = DefaultWithin
 	Windows []string      `json:"windows,omitempty"` // when a rollout may begin, as ParseWindow reads them; none = at any time
-	// From is when somebody, or a run that tested it, last said what shall run
-	// here: where the channel pointed before does not count.
+	// From is when somebody, or a run that tested it, asked for what runs here:
+	// where the channel pointed before does not count.
 	From time.Time `json:"from,omitzero"`
 }
 

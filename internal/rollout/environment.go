@@ -285,6 +285,9 @@ func (l *Environments) generate(ctx context.Context, e environment.Environment, 
 	if cur.Serving != 0 {
 		g.Size = cur.Next.Strategy.First(g.Full)
 	}
+	if cur.Next.Why == "" && cur.Next.Back == nil {
+		g.Asked = cur.Next.Asked
+	}
 	cur.Strategy, cur.Shift = cur.Next.Strategy, nil
 	if cur.LastBack = cur.Next.Back; cur.LastBack != nil {
 		cur.LastBack.To = d.Number

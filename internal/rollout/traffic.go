@@ -77,6 +77,9 @@ func (l *Environments) move(ctx context.Context, e environment.Environment, o en
 			v.Serving, v.Size, v.Image, v.Release, v.Files = g.Number, g.Whole(), g.Image, g.Release, g.Files
 			v.Phase, v.Blocker, v.Error, v.Address = environment.Serving, nil, "", l.address(*v, o, g)
 			s.Soak = now.Add(v.Strategy.Soak)
+			if !g.Asked.IsZero() {
+				v.Follow.From = g.Asked
+			}
 			if v.LastBack != nil && v.LastBack.To == g.Number && v.LastBack.Done.IsZero() {
 				v.LastBack.Done = now
 			}
