@@ -85,6 +85,9 @@ func Plan(e Environment, o Observed) Decision {
 	if o.ListenerGone && (p.want.Phase == Pending || p.want.Phase == Launching || p.want.Phase == Serving) {
 		return Decision{Action: Wait, Number: p.want.Number, Rule: "listener-gone", Reason: "its listener is not there any more; somebody deleted it"}
 	}
+	if e.Back != nil && e.Shift == nil && e.Serving != e.Want && p.serves != nil && p.serves.Phase == Serving && p.want.Phase == Serving {
+		return Decision{Action: GiveUp, Number: p.want.Number, Reason: e.Back.Why} // it has no traffic yet
+	}
 	if e.Back != nil && (p.want.Phase == Serving || p.want.Phase == Failed) && (p.from == nil || e.Shift.Back || e.Shift.To != e.Want) {
 		return Decision{Action: Stay, Number: p.want.Number, Reason: "what served before is not there any more"}
 	}
