@@ -1,6 +1,7 @@
 package control
 
 import (
+	"strings"
 	"testing"
 	"time"
 
@@ -122,6 +123,85 @@ func TestDeployThatFailsAndTheChannel(t *testing.T) {
 			t.Errorf("it shall run the promoted image: %+v", s)
 		}
 		w.onto("shop-prod", second)
+		w.end()
+	})
+}
+
+// What is on its way to an image that is revoked turns round, whether it is
+// launched yet or has traffic, and whether the environment follows a channel.
+func TestRevokeOnTheWay(t *testing.T) {
+	for _, what := range []string{"launching", "half the traffic", "frozen, half the traffic"} {
+		inWorld(t, func(t *testing.T, w *world) {
+			defer w.start(w.store)()
+			first, second := w.images()
+			if what == "launching" {
+				w.cloud.Plan = func(cloud.StackInput) cloudtest.Plan { return cloudtest.Plan{Stuck: true} }
+			}
+			if what == "launching" {
+				w.promote(second)
+				w.wait("dev is on its way", func() bool { e := w.named("shop-dev"); return e.Want == 2 })
+			} else {
+				w.promote(second)
+				w.wait("production is half there", func() bool { e := w.named("shop-prod"); return e.Shift != nil && !e.Shift.Since.IsZero() })
+			}
+			if what == "frozen, half the traffic" {
+				if _, err := w.api.Freeze(t.Context(), "all", server.Freeze{Why: "audit"}); err != nil {
+					t.Fatal(err)
+				}
+			}
+			begun := time.Now()
+			if _, err := w.api.Revoke(t.Context(), second, server.Revoke{Why: "CVE-2026-1"}); err != nil {
+				t.Fatal(err)
+			}
+			w.cloud.Plan = nil
+			env := map[bool]string{true: "shop-dev", false: "shop-prod"}[what == "launching"]
+			w.wait("it is back", func() bool {
+				e := w.named(env)
+				if e.Image == second {
+					t.Fatalf("%s: it was taken to the revoked image: %+v", what, e)
+				}
+				return e.Want == e.Serving && e.Image == first && e.Next == nil
+			})
+			if d := time.Since(begun); d > 30*time.Second {
+				t.Errorf("%s: it took %s", what, d)
+			}
+			if what == "frozen, half the traffic" {
+				if _, err := w.api.Unfreeze(t.Context(), "all"); err != nil {
+					t.Fatal(err)
+				}
+			}
+			w.onto("shop-dev", first)
+			w.onto("shop-prod", first)
+			w.end()
+		})
+	}
+}
+
+// Both images of a soak are revoked: nobody waits for its end.
+func TestRevokeBothOfASoak(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		defer w.start(w.store)()
+		first, second := w.images()
+		b, err := w.api.Bake(t.Context(), server.StartBake{Files: w.pack(strings.Replace(description, "/srv/shop", "/srv/third", 1))})
+		if err != nil {
+			t.Fatal(err)
+		}
+		third := w.baked(b.Name).Image
+		w.promote(second)
+		w.wait("production soaks", func() bool { e := w.named("shop-prod"); return e.Image == second && e.Shift != nil })
+		w.promote(third)
+		begun := time.Now()
+		for _, im := range []string{first, second} {
+			if _, err := w.api.Revoke(t.Context(), im, server.Revoke{Why: "CVE-2026-1"}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		w.wait("production makes the third", func() bool { e := w.named("shop-prod"); return e.Want == 3 })
+		if d := time.Since(begun); d > 30*time.Second {
+			t.Errorf("it took %s", d)
+		}
+		w.onto("shop-prod", third)
+		w.onto("shop-dev", third)
 		w.end()
 	})
 }

@@ -81,7 +81,7 @@ type Step string
 const (
 	Nothing Step = ""
 	Take    Step = "take"    // deploy Target with the release that it has
-	GoBack  Step = "go-back" // its image was revoked, and what served before is still there
+	GoBack  Step = "go-back" // what it runs, or was being taken to, was revoked, and what served before is still there
 )
 
 // Status is an environment and its image.
@@ -100,6 +100,7 @@ type Status struct {
 	Blocker     *blocker.Blocker `json:"blocker,omitempty"`
 	Step        Step             `json:"-"`
 	Why         string           `json:"-"` // of the step
+	Leaves      int              `json:"-"` // of GoBack: the generation that is left
 	// Again is when the answer may be another one without any record changing.
 	Again time.Time `json:"-"`
 }

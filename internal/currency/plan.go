@@ -49,6 +49,10 @@ type planner struct {
 // target is the image that an environment shall run, and since when.
 func (p *planner) target(e *environment.Environment) (image string, since time.Time) {
 	now := p.Images[e.Image]
+	left := func(image string) bool {
+		r := e.Refusal(image, p.Now)
+		return r != nil && r.Until.IsZero()
+	}
 	if ch, ok := p.Channels[e.Follow.Channel]; ok && ch.Image != "" && p.launches(ch.Image) {
 		if since = ch.Moved; since.Before(e.Follow.From) && now.Revoked.IsZero() {
 			return e.Image, e.Follow.From
@@ -56,16 +60,24 @@ func (p *planner) target(e *environment.Environment) (image string, since time.T
 		if now.Revoked.After(since) {
 			since = now.Revoked
 		}
-		return ch.Image, since
+		if image = ch.Image; now.Revoked.IsZero() || !left(image) {
+			return image, since
+		}
 	}
-	if !now.Revoked.IsZero() {
+	if !now.Revoked.IsZero() { // anything that was good is better
 		for _, g := range e.Good {
-			if g.Image != e.Image && p.launches(g.Image) {
+			if g.Image == e.Image || !p.launches(g.Image) {
+				continue
+			}
+			if !left(g.Image) {
 				return g.Image, now.Revoked
+			}
+			if image == "" {
+				image, since = g.Image, now.Revoked
 			}
 		}
 	}
-	return "", time.Time{}
+	return image, since
 }
 
 func (p *planner) launches(name string) bool {
@@ -87,6 +99,21 @@ func (p *planner) look(e *environment.Environment) *Status {
 	until := func(at time.Time) *Status {
 		s.Blocker.Until, s.Again = at, at
 		return s
+	}
+	back := func(why string) *Status {
+		s.State, s.Step, s.Why, s.Leaves = Due, GoBack, why, e.Want
+		return s
+	}
+	if w := p.Wanted[e.Name]; e.Want != e.Serving && e.Want != 0 && e.Back == nil && !p.Images[w].Revoked.IsZero() && (w != e.Image || s.Target != "" && s.Target != w) {
+		// It would be taken all the way there before anybody asked again.
+		return back("the image that it was taken to was revoked: " + p.Images[w].Why)
+	}
+	f, frozen := p.frozen(e.Name)
+	// Where it could go back to by a switch, a deploy that waits for the soak
+	// does not keep it.
+	soaks := e.Shift != nil && !e.Shift.Back && e.Want == e.Serving && e.Back == nil
+	if s.Revoked && soaks && e.Shift.From != 0 && p.launches(p.From[e.Name]) && !frozen {
+		return back("its image was revoked: " + p.Images[e.Image].Why)
 	}
 	moving := e.Next != nil || e.Want != e.Serving && e.Want != 0 || e.Back != nil
 	switch {
@@ -110,7 +137,7 @@ func (p *planner) look(e *environment.Environment) *Status {
 	case moving:
 		return wait("deploy-under-way", "environment/"+e.Name, "another deploy is under way", "")
 	}
-	if f, ok := p.frozen(e.Name); ok {
+	if frozen {
 		wait("frozen", "freeze/"+f.Name, f.Sentence(), "dayfly unfreeze "+f.Name)
 		if !f.Until.IsZero() {
 			until(f.Until)
@@ -124,11 +151,7 @@ func (p *planner) look(e *environment.Environment) *Status {
 		}
 		return s
 	}
-	if sh := e.Shift; sh != nil {
-		if s.Revoked && !sh.Back && sh.From != 0 && p.launches(p.From[e.Name]) {
-			s.State, s.Step, s.Why = Due, GoBack, "its image was revoked: "+p.Images[e.Image].Why
-			return s
-		}
+	if sh := e.Shift; sh != nil && !(s.Revoked && soaks) { // a soak without a way back proves nothing
 		wait("soak", "environment/"+e.Name, "the soak of the deploy before is not over", "")
 		if !sh.Soak.IsZero() {
 			until(sh.Soak)

@@ -129,6 +129,34 @@ func TestPlan(t *testing.T) {
 			revoke(o, "b")
 			o.Channels["shop/stable"] = image.Channel{Name: "shop/stable", Image: "a", Moved: now}
 		}, "due go-back a " + at(2*time.Minute), "current a"},
+		{"revoked in its soak, and a deploy waits for that", func(o *Estate, dev, prod *environment.Environment) {
+			dev.Image, dev.Shift, dev.Next = "b", &environment.Shift{From: 2, To: 3, Soak: now.Add(10 * time.Minute)}, &environment.Change{Image: "b"}
+			o.From["dev"] = "z"
+			revoke(o, "b")
+			o.Channels["shop/stable"] = image.Channel{Name: "shop/stable", Image: "a", Moved: now}
+		}, "due go-back a " + at(2*time.Minute), "current a"},
+		{"revoked in its soak, and what served before too", func(o *Estate, dev, prod *environment.Environment) {
+			dev.Image, dev.Shift = "a", &environment.Shift{From: 2, To: 3, Soak: now.Add(10 * time.Hour)}
+			o.From["dev"] = "z"
+			revoke(o, "a")
+			revoke(o, "z")
+		}, "due take b " + at(2*time.Minute), "due take b " + at(3*time.Minute)},
+		{"revoked on its way there", func(o *Estate, dev, prod *environment.Environment) {
+			dev.Want, o.Wanted["dev"] = 4, "b"
+			revoke(o, "b")
+			o.Channels["shop/stable"] = image.Channel{Name: "shop/stable", Image: "a", Moved: now}
+			o.Freezes[All] = Freeze{Name: All, Why: "audit"}
+		}, "due go-back a " + at(2*time.Minute), "current a"},
+		{"revoked on its way there, and called off already", func(o *Estate, dev, prod *environment.Environment) {
+			dev.Want, o.Wanted["dev"], dev.Back = 4, "b", &environment.Back{}
+			revoke(o, "b")
+			o.Channels["shop/stable"] = image.Channel{Name: "shop/stable", Image: "a", Moved: now}
+		}, "current a", "current a"},
+		{"revoked, and what the channel points to was left here", func(o *Estate, dev, prod *environment.Environment) {
+			revoke(o, "a")
+			dev.Refuse("b", "errors", now)
+			prod.Postpone("b", "no capacity", now)
+		}, "due take z " + at(2*time.Minute), "waiting b image-refused " + at(33*time.Minute)},
 		{"revoked, but frozen", func(o *Estate, dev, prod *environment.Environment) {
 			revoke(o, "a")
 			o.Freezes[All] = Freeze{Name: All, Why: "audit"}
@@ -238,12 +266,20 @@ func TestPlanHolds(t *testing.T) {
 			if s.Step == Nothing {
 				continue
 			}
-			target := o.Images[s.Target]
+			target, from, wanted := o.Images[s.Target], o.Images[o.From[e.Name]], o.Images[o.Wanted[e.Name]]
 			_, frozen := o.Freezes[e.Name]
+			if s.Step == GoBack {
+				underway := e.Want != e.Serving && !wanted.Revoked.IsZero()
+				soaks := e.Want == e.Serving && e.Shift != nil && s.Revoked && from.Launches() && !frozen
+				if s.Leaves != e.Want || e.Serving == 0 || e.Destroy || !underway && !soaks {
+					t.Fatalf("%+v of %+v", s, e)
+				}
+				continue
+			}
 			if s.Step == Take {
 				moving, largest = moving+s.Size, max(largest, s.Size)
 			}
-			if !target.Launches() || s.Target == e.Image || e.Refusal(s.Target, now) != nil || frozen || e.Destroy || e.Serving == 0 || e.Want != e.Serving || (e.Shift != nil) != (s.Step == GoBack) {
+			if !target.Launches() || s.Target == e.Image || e.Refusal(s.Target, now) != nil || frozen || e.Destroy || e.Serving == 0 || e.Want != e.Serving || e.Shift != nil && (!s.Revoked || from.Launches()) {
 				t.Fatalf("%+v of %+v", s, e)
 			}
 		}

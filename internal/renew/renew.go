@@ -73,12 +73,9 @@ func (l *Loop) Reconcile(ctx context.Context, name string) (time.Duration, error
 		return reconcile.Done, nil
 	}
 	if e.Follow.Channel == "" {
-		i, _, err := store.Get[image.Image](ctx, l.Store, image.Kind, e.Image)
-		if err != nil && !errors.Is(err, store.ErrNotFound) {
-			return 0, err
-		}
-		if i.Revoked.IsZero() {
-			return reconcile.Done, nil
+		revoked, err := l.revoked(ctx, e)
+		if err != nil || !revoked {
+			return reconcile.Done, err
 		}
 	}
 	s, ok, err := l.status(ctx, name)
@@ -95,6 +92,29 @@ func (l *Loop) Reconcile(ctx context.Context, name string) (time.Duration, error
 		return soon, nil
 	}
 	return longest, nil
+}
+
+// revoked tells whether the image that an environment runs, or is taken to, was
+// revoked.
+func (l *Loop) revoked(ctx context.Context, e environment.Environment) (bool, error) {
+	images := []string{e.Image}
+	if e.Want != e.Serving {
+		g, _, err := store.Get[environment.Generation](ctx, l.Store, environment.GenerationKind, environment.GenerationName(e.Name, e.Want))
+		if err != nil && !errors.Is(err, store.ErrNotFound) {
+			return false, err
+		}
+		images = append(images, g.Image)
+	}
+	for _, name := range images {
+		i, _, err := store.Get[image.Image](ctx, l.Store, image.Kind, name)
+		if err != nil && !errors.Is(err, store.ErrNotFound) {
+			return false, err
+		}
+		if !i.Revoked.IsZero() {
+			return true, nil
+		}
+	}
+	return false, nil
 }
 
 func (l *Loop) know(name string, there bool) {
@@ -130,13 +150,17 @@ func (l *Loop) status(ctx context.Context, name string) (currency.Status, bool, 
 func (l *Loop) do(ctx context.Context, s currency.Status) error {
 	now := l.Clock.Now()
 	return reconcile.Update(ctx, l.Store, environment.Kind, s.Environment, func(e *environment.Environment) error {
-		if e.Image != s.Image || e.Next != nil || e.Want != e.Serving || e.Back != nil || e.Destroy {
+		if e.Image != s.Image || e.Back != nil || e.Destroy || e.Serving == 0 {
 			return nil
 		}
+		rests, soaks := e.Next == nil && e.Want == e.Serving, e.Shift != nil && !e.Shift.Back
 		switch {
-		case s.Step == currency.GoBack && e.Shift != nil && e.Shift.From != 0 && !e.Shift.Back:
+		case s.Step == currency.GoBack && e.Want == s.Leaves && (e.Want != e.Serving || soaks && e.Shift.From != 0):
 			e.Back = &environment.Back{By: Dayfly, Why: s.Why, At: now}
-		case s.Step == currency.Take && e.Shift == nil:
+		case s.Step == currency.Take && rests && (e.Shift == nil || s.Revoked && soaks):
+			if soaks {
+				e.Shift.Soak = now // nobody goes back to what served before
+			}
 			e.Next = &environment.Change{Files: e.Files, Image: s.Target, Release: e.Release, Size: e.Size, By: Dayfly, Why: s.Why, Asked: now, Strategy: e.Strategy}
 			e.Error = ""
 		default:
@@ -179,7 +203,7 @@ func Look(ctx context.Context, s store.Store, now time.Time, budget int) (curren
 			if g.Number == e.Want {
 				o.Wanted[e.Name], o.Begun[e.Name] = g.Image, g.Created
 			}
-			if e.Shift != nil && g.Number == e.Shift.From {
+			if e.Shift != nil && g.Number == e.Shift.From && g.Phase == environment.Serving {
 				o.From[e.Name] = g.Image
 			}
 		}
