@@ -1541,6 +1541,8 @@ export interface components {
         };
         EnvironmentGeneration: {
             address?: string;
+            /** Format: date-time */
+            asked?: string;
             blocker?: components["schemas"]["Blocker"];
             /** Format: date-time */
             created: string;
@@ -1575,6 +1577,10 @@ export interface components {
             size: number;
             stack: string;
             suspended?: string;
+            /** Format: int64 */
+            switched?: number;
+            /** Format: int64 */
+            switches?: number;
             target_groups?: string[] | null;
         };
         EnvironmentRefusal: {
