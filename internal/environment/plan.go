@@ -205,13 +205,19 @@ func (p *planner) shift() Decision {
 	if p.e.Back != nil && p.from != nil && !s.Back {
 		return p.back()
 	}
+	steps := p.e.Strategy.steps()
+	share := 100
+	if p.from != nil && !s.Back {
+		share = steps[min(s.Step, len(steps)-1)]
+	}
 	bad := p.o.Verdict.Bad
 	switch {
 	case w.Phase == Failed:
 		bad = cmp.Or(w.Error, "it failed")
 	case p.from != nil && !s.Since.IsZero() && w.Healthy*2 < w.Size && w.Healthy < p.from.Healthy:
 		bad = fmt.Sprintf("only %d of its %d instances are healthy any more", w.Healthy, w.Size)
-	case p.e.Strategy.Replace == Rolling && p.growing() && s.Since.IsZero() && p.o.Now.After(w.Deadline):
+	case p.e.Strategy.Replace == Rolling && p.growing() && s.Since.IsZero() && w.Size >= part(w.Whole(), share) && p.o.Now.After(w.Deadline):
+		// Before it was let grow for this step, its deadline is that of the one before.
 		bad = fmt.Sprintf("only %d of %d instances were healthy when its time was over", w.Healthy, w.Size)
 	}
 	if bad != "" && p.from != nil && !s.Back {
@@ -219,11 +225,6 @@ func (p *planner) shift() Decision {
 			return Decision{Action: Wait, Number: w.Number, Rule: "analysis-failed", Reason: bad}
 		}
 		return Decision{Action: Revert, Number: w.Number, Reason: bad}
-	}
-	steps := p.e.Strategy.steps()
-	share := 100
-	if p.from != nil && !s.Back {
-		share = steps[min(s.Step, len(steps)-1)]
 	}
 	if p.e.Strategy.Replace == Rolling && !s.Back {
 		if d, ok := p.grow(share); ok {
@@ -262,8 +263,10 @@ func (p *planner) growing() bool { return p.want.Healthy < p.want.Size }
 func (p *planner) grow(share int) (Decision, bool) {
 	w, s := p.want, p.e.Shift
 	steps := p.e.Strategy.steps()
-	if i := min(s.Step, len(steps)-1); p.from != nil && i > 0 {
-		if left := max(1, p.from.Whole()-p.from.Whole()*steps[i-1]/100); left < p.from.Size {
+	// What launches nothing any more could not grow again to go back to.
+	if i := min(s.Step, len(steps)-1); p.from != nil && i > 0 && p.from.Suspended == "" {
+		carries := min(p.from.Whole()*steps[i-1]/100, w.Healthy) // some may have died since
+		if left := max(1, p.from.Whole()-carries); left < p.from.Size {
 			return Decision{Action: Resize, Number: p.from.Number, Size: left, Reason: fmt.Sprintf("generation %d carries %d %% of the traffic", w.Number, steps[i-1])}, true
 		}
 	}
@@ -297,6 +300,9 @@ func (p *planner) judge(share int) Decision {
 	if p.o.Verdict.Waiting != "" {
 		return Decision{Action: Wait, Number: p.want.Number, Rule: "analysis", Reason: reason + "; " + p.o.Verdict.Waiting}
 	}
+	if p.e.Strategy.Replace == Rolling && p.growing() { // what it carries is taken from the old one
+		return Decision{Action: Wait, Number: p.want.Number, Rule: "generation-growing", Reason: fmt.Sprintf("%s; %d of %d healthy", reason, p.want.Healthy, p.want.Size)}
+	}
 	return Decision{Action: Step, Number: p.want.Number, Reason: reason}
 }
 
@@ -316,7 +322,11 @@ func (p *planner) back() Decision {
 		return Decision{Action: Route, Number: f.Number, Weights: weights, Reason: fmt.Sprintf("back to it: %d %% of the traffic", share)}
 	}
 	if share < 100 && p.listens {
-		return Decision{Action: Wait, Number: f.Number, Rule: "generation-growing", Reason: fmt.Sprintf("%d of %d healthy, to go back to", f.Healthy, f.Whole())}
+		reason := fmt.Sprintf("%d of %d healthy, to go back to", f.Healthy, f.Whole())
+		if f.Suspended != "" {
+			reason += "; no more are launched: " + f.Suspended
+		}
+		return Decision{Action: Wait, Number: f.Number, Rule: "generation-growing", Reason: reason}
 	}
 	return Decision{Action: Return, Number: f.Number, Reason: p.e.Back.Why}
 }

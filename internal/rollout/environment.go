@@ -403,8 +403,8 @@ func (l *Environments) wait(e *environment.Environment, o environment.Observed, 
 		on, action = "listener/"+e.Name, "dayfly env destroy "+e.Name+", then deploy again"
 	case "deleting":
 		on = "environment/" + e.Name
-	case "analysis":
-		if e.Shift != nil {
+	case "analysis", "generation-growing":
+		if e.Shift != nil && e.Back == nil {
 			action = "dayfly rollback " + e.Name + " goes back"
 		}
 	case "analysis-failed":
