@@ -15,7 +15,7 @@ import (
 // waits for, and what is to be done now. Same input, same answer; the order is
 // that of names.
 func Plan(o Estate) []Status {
-	p := planner{Estate: o, byName: map[string]*environment.Environment{}, status: map[string]*Status{}}
+	p := planner{Estate: o, byName: map[string]*environment.Environment{}, status: map[string]*Status{}, etas: map[string]time.Time{}}
 	for i, e := range o.Environments {
 		if e.Phase != environment.Gone && !e.Destroy && e.Serving != 0 {
 			p.byName[e.Name] = &o.Environments[i]
@@ -33,7 +33,7 @@ func Plan(o Estate) []Status {
 	p.spend(all)
 	out := make([]Status, len(all))
 	for i, s := range all {
-		s.ETA = p.eta(s.Environment, 0)
+		s.ETA = p.eta(s.Environment)
 		s.Late = s.State != Current && !s.Due.IsZero() && (o.Now.After(s.Due) || s.ETA.After(s.Due))
 		out[i] = *s
 	}
@@ -44,6 +44,7 @@ type planner struct {
 	Estate
 	byName map[string]*environment.Environment
 	status map[string]*Status
+	etas   map[string]time.Time
 }
 
 // target is the image that an environment shall run, and since when.
@@ -276,9 +277,18 @@ func (p *planner) spend(all []*Status) {
 }
 
 // eta is when an environment will be of its target; zero: it is, or nobody knows.
-func (p *planner) eta(name string, depth int) time.Time {
+// Where they come after one another in a ring nobody does.
+func (p *planner) eta(name string) time.Time {
+	if _, known := p.etas[name]; !known {
+		p.etas[name] = time.Time{} // while it is being found out
+		p.etas[name] = p.find(name)
+	}
+	return p.etas[name]
+}
+
+func (p *planner) find(name string) time.Time {
 	s, e := p.status[name], p.byName[name]
-	if s == nil || depth > len(p.byName) {
+	if s == nil {
 		return time.Time{}
 	}
 	takes := p.Usual[name] + e.Strategy.Lasts()
@@ -310,7 +320,7 @@ func (p *planner) eta(name string, depth int) time.Time {
 			}
 			at := proved(p.byName[a], s.Target)
 			if at.IsZero() {
-				if at = p.eta(a, depth+1); at.IsZero() || p.status[a].Target != s.Target {
+				if at = p.eta(a); at.IsZero() || p.status[a].Target != s.Target {
 					return time.Time{}
 				}
 				at = at.Add(p.byName[a].Strategy.Soak)

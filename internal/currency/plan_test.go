@@ -288,3 +288,31 @@ func TestPlanHolds(t *testing.T) {
 		}
 	})
 }
+
+// Each comes after all that are before it, or all after all: the times are found
+// without going every way there is.
+func TestManyAfterMany(t *testing.T) {
+	for _, round := range []bool{false, true} {
+		o := estate(func(o *Estate, dev, prod *environment.Environment) {})
+		one := o.Environments[0]
+		o.Environments, o.Usual = nil, map[string]time.Duration{}
+		for i := range 40 {
+			e := one
+			e.Name, e.Follow.After, e.Follow.Wait = fmt.Sprintf("e%02d", i), nil, time.Minute
+			for k := range 40 {
+				if k < i || round && k != i {
+					e.Follow.After = append(e.Follow.After, fmt.Sprintf("e%02d", k))
+				}
+			}
+			o.Environments = append(o.Environments, e)
+		}
+		begun := time.Now()
+		got := Plan(o)
+		if d := time.Since(begun); d > 5*time.Second {
+			t.Errorf("it took %s", d)
+		}
+		if last := got[39]; !round && !last.ETA.Equal(now.Add(39*time.Minute)) || round && !last.ETA.IsZero() {
+			t.Errorf("all after all %t: %+v", round, last)
+		}
+	}
+}
