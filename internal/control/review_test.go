@@ -205,3 +205,30 @@ func TestRevokeBothOfASoak(t *testing.T) {
 		w.end()
 	})
 }
+
+// A stack that cannot be deleted says why, and is tried again, later and later.
+func TestStackThatCannotBeDeleted(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		defer w.start(w.store)()
+		w.mustDeploy()
+		w.serves(1)
+		w.cloud.Replan(w.gen(1).Stack, func(p *cloudtest.Plan) { p.Undelete = 1 << 30 })
+		if _, err := w.api.Destroy(t.Context(), "shop-dev"); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Hour)
+		if b := w.gen(1).Blocker; b == nil || b.Rule != "stack-not-deleted" || !strings.Contains(b.Message, "the same as always") || time.Since(b.Since) < 50*time.Minute {
+			t.Errorf("%+v", b)
+		}
+		if n := w.cloud.Calls("cloudformation:DeleteStack"); n < 10 || n > 60 {
+			t.Errorf("it was tried %d times in an hour", n)
+		}
+		w.cloud.Replan(w.gen(1).Stack, func(p *cloudtest.Plan) { p.Undelete = 0 })
+		begun := time.Now()
+		w.gone()
+		if d := time.Since(begun); d > 6*time.Minute {
+			t.Errorf("it took %s more", d)
+		}
+		w.nothingLeft()
+	})
+}

@@ -156,12 +156,9 @@ func (l *Foundations) destroy(ctx context.Context, f environment.Foundation, obj
 			f.Blocker = blocker.Carry(f.Blocker, blocker.Blocker{Rule: "foundation-in-use", On: "environment/" + users[0], Message: fmt.Sprintf("%d environments still stand on it: %s", len(users), strings.Join(users, ", ")), Since: l.Clock.Now(), Action: "dayfly env destroy " + users[0]})
 		})
 	}
-	gone, again, err := l.deleteStack(ctx, object, f.Stack)
+	gone, why, again, err := l.deleteStack(ctx, object, f.Stack, f.Blocker)
 	if err != nil || !gone {
-		if f.Phase != environment.Terminating {
-			err = errors.Join(err, l.update(ctx, f.Name, func(f *environment.Foundation) { f.Phase = environment.Terminating }))
-		}
-		return again, err
+		return again, errors.Join(err, l.update(ctx, f.Name, func(f *environment.Foundation) { f.Phase, f.Blocker = environment.Terminating, why }))
 	}
 	if err := l.Cloud.PruneIntents(ctx, object); err != nil {
 		return 0, err
@@ -173,20 +170,24 @@ func (l *Foundations) update(ctx context.Context, name string, f func(*environme
 	return reconcile.Update(ctx, l.Store, environment.FoundationKind, name, func(v *environment.Foundation) error { f(v); return nil })
 }
 
-// deleteStack takes a deletion as far as it goes now.
-func (c Config) deleteStack(ctx context.Context, object, stack string) (gone bool, again time.Duration, err error) {
+// deleteStack takes a deletion as far as it goes now. The blocker is the one to
+// show, and was the one that is shown.
+func (c Config) deleteStack(ctx context.Context, object, stack string, was *blocker.Blocker) (gone bool, why *blocker.Blocker, again time.Duration, err error) {
+	if was != nil && was.Rule != "stack-not-deleted" {
+		was = nil
+	}
 	st, err := c.Cloud.Stack(ctx, stack)
 	if fault.KindOf(err) == fault.NotFound {
-		return true, 0, nil
+		return true, nil, 0, nil
 	}
 	if err != nil {
-		return false, 0, err
+		return false, was, 0, err
 	}
 	switch st.Status {
 	case "DELETE_COMPLETE":
-		return true, 0, nil
+		return true, nil, 0, nil
 	case "DELETE_IN_PROGRESS":
-		return false, 150 * time.Millisecond, nil
+		return false, was, 150 * time.Millisecond, nil
 	}
 	// A deletion that failed is asked for again, with another intent: what
 	// stood in its way may be gone by now. It may also fail for the same reason
@@ -194,10 +195,17 @@ func (c Config) deleteStack(ctx context.Context, object, stack string) (gone boo
 	id := object + "/delete-stack/" + mark(st.ID, st.Status)
 	again = 150 * time.Millisecond
 	if st.Status == "DELETE_FAILED" {
+		now := c.Clock.Now()
+		was = blocker.Carry(was, blocker.Blocker{Rule: "stack-not-deleted", On: "stack/" + stack, Message: "it could not be deleted, and is tried again: " + st.Reason, Since: now, Action: "remove what stands in its way, if it does not go by itself"})
+		// The later the seldomer: each try is a record.
 		again = 5 * time.Second
-		id = object + "/delete-stack/" + mark(st.ID, st.Status, c.Clock.Now().Truncate(again).Unix())
+		every := again
+		for every < 5*time.Minute && every*8 < now.Sub(was.Since) {
+			every *= 2
+		}
+		id = object + "/delete-stack/" + mark(st.ID, st.Status, now.Truncate(every).Unix())
 	}
-	return false, again, c.Cloud.DeleteStack(ctx, cloud.Intent{ID: id, Object: object}, stack)
+	return false, was, again, c.Cloud.DeleteStack(ctx, cloud.Intent{ID: id, Object: object}, stack)
 }
 
 func inProgress(status string) bool { return strings.HasSuffix(status, "_IN_PROGRESS") }

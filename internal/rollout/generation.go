@@ -465,9 +465,9 @@ func (l *Generations) terminate(ctx context.Context, name string, g environment.
 			return 0, err
 		}
 	}
-	gone, again, err := l.deleteStack(ctx, object, g.Stack)
+	gone, why, again, err := l.deleteStack(ctx, object, g.Stack, g.Blocker)
 	if err != nil || !gone {
-		return again, err
+		return again, errors.Join(err, l.update(ctx, name, func(g *environment.Generation) { g.Blocker = why }))
 	}
 	if err := l.Cloud.DeletePrefix(ctx, cloud.Intent{ID: object + "/delete-reports/1", Object: object}, handoffPrefix(g)); err != nil {
 		return 0, err
