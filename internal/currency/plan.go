@@ -216,7 +216,7 @@ func (p *planner) after(e *environment.Environment, target string) (*blocker.Blo
 			return block(name+" left the image again: "+a.Refusal(target, p.Now).Why, "another image is taken by itself"), time.Time{}
 		case a.Image != target:
 			return block(name+" does not run the image yet", ""), time.Time{}
-		case a.Shift != nil:
+		case a.Shift != nil && (p.From[name] != target || proved(a, target).IsZero()): // a soak of another release tells nothing of the image
 			return block("its soak in "+name+" is not over", ""), a.Shift.Soak
 		}
 		at := proved(a, target)

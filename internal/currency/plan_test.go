@@ -74,6 +74,16 @@ func TestPlan(t *testing.T) {
 			revoke(o, "a")
 			prod.Follow.From = now
 		}, "due take b " + at(2*time.Minute), "due take b " + at(3*time.Minute)},
+		{"a later release soaks in dev", func(o *Estate, dev, prod *environment.Environment) {
+			dev.Image, dev.Shift = "b", &environment.Shift{From: 2, To: 3, Soak: now.Add(time.Hour)}
+			o.From["dev"] = "b"
+			dev.Proved(environment.Version{Image: "b", Release: "r", At: now.Add(-90 * time.Minute)})
+		}, "current b", "due take b " + at(3*time.Minute)},
+		{"it soaks in dev once more", func(o *Estate, dev, prod *environment.Environment) {
+			dev.Image, dev.Shift = "b", &environment.Shift{From: 2, To: 3, Soak: now.Add(time.Hour)}
+			o.From["dev"] = "a"
+			dev.Proved(environment.Version{Image: "b", Release: "r", At: now.Add(-90 * time.Minute)})
+		}, "current b", "waiting b image-after " + at(3*time.Minute)},
 		{"a later release does not begin the wait anew", func(o *Estate, dev, prod *environment.Environment) {
 			dev.Image = "b"
 			dev.Proved(environment.Version{Image: "b", Release: "r", At: now.Add(-90 * time.Minute)})
