@@ -5,10 +5,12 @@ import (
 	"testing"
 	"time"
 
-	"github.com/dayfly-infra/dayfly/internal/cloud/cloudtest"
-	"github.com/dayfly-infra/dayfly/internal/server"
-
 	"github.com/dayfly-infra/dayfly/internal/cloud"
+	"github.com/dayfly-infra/dayfly/internal/cloud/cloudtest"
+	"github.com/dayfly-infra/dayfly/internal/environment"
+	"github.com/dayfly-infra/dayfly/internal/image"
+	"github.com/dayfly-infra/dayfly/internal/server"
+	"github.com/dayfly-infra/dayfly/internal/store"
 )
 
 // A deploy of another size that was given up leaves the size that serves: the
@@ -203,6 +205,41 @@ func TestRevokeBothOfASoak(t *testing.T) {
 		w.onto("shop-prod", third)
 		w.onto("shop-dev", third)
 		w.end()
+	})
+}
+
+// A way back is never to fewer instances than serve, and who calls off what
+// Dayfly began by itself does not find it begun again.
+func TestRollbackSizeAndWhatDayflyBegan(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		e := environment.Environment{Name: "shop-dev", Blueprint: "shop", Phase: environment.Serving, Image: "b", Release: "two", Want: 2, Serving: 2, Size: 45, Good: []environment.Version{
+			{Image: "b", Release: "two", Size: 45}, {Image: "a", Release: "one", Size: 20},
+		}}
+		began := e
+		began.Name, began.Next = "shop-short", &environment.Change{Image: "c", Release: "two", Why: "shop/stable points to it"}
+		asked := e
+		asked.Name, asked.Next = "shop-asked", &environment.Change{Image: "c", Release: "two"}
+		ws := []store.Write{store.Put(image.Kind, "a", 0, image.Image{Name: "a"})}
+		for _, v := range []environment.Environment{e, began, asked} {
+			ws = append(ws, store.Put(environment.Kind, v.Name, 0, v))
+		}
+		if err := w.store.Apply(t.Context(), store.NoEpoch, ws...); err != nil {
+			t.Fatal(err)
+		}
+		for _, name := range []string{"shop-dev", "shop-short", "shop-asked"} {
+			if _, err := w.api.Rollback(t.Context(), name, server.Rollback{Why: "x"}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if n := w.named("shop-dev").Next; n == nil || n.Image != "a" || n.Size != 45 {
+			t.Errorf("%+v", n)
+		}
+		if v := w.named("shop-short"); v.Next != nil || v.Refusal("c", time.Now()) == nil {
+			t.Errorf("%+v", v)
+		}
+		if v := w.named("shop-asked"); v.Next != nil || v.Refusal("c", time.Now()) != nil {
+			t.Errorf("%+v", v)
+		}
 	})
 }
 

@@ -52,6 +52,9 @@ func (c *Control) Rollback(ctx context.Context, name string, r server.Rollback) 
 			e.Back = back // it is being made: nothing has traffic yet
 			return nil
 		case e.Next != nil && e.Serving != 0:
+			if e.Next.Why != "" && e.Next.Image != e.Image { // else Dayfly would begin again
+				e.Refuse(e.Next.Image, "called off"+by(back), now)
+			}
 			e.Next, e.Blocker, e.Error = nil, nil, "called off by "+who
 			return nil
 		case e.Serving == 0:
@@ -61,7 +64,8 @@ func (c *Control) Rollback(ctx context.Context, name string, r server.Rollback) 
 		if !ok {
 			return refuse("it remembers no other version that came through its soak", "dayfly deploy makes what you name")
 		}
-		e.Next = &environment.Change{Files: good.Files, Image: good.Image, Release: good.Release, Size: good.Size, By: who, Asked: now, Strategy: e.Strategy, Back: back}
+		// Never with fewer instances than carry the load now.
+		e.Next = &environment.Change{Files: good.Files, Image: good.Image, Release: good.Release, Size: max(good.Size, e.Size), By: who, Asked: now, Strategy: e.Strategy, Back: back}
 		back.From, e.Error = e.Serving, ""
 		if good.Image != e.Image {
 			e.Refuse(e.Image, "left"+by(back), now)
