@@ -43,7 +43,8 @@ crash: build
 
 # What production lives through, in minutes: rollouts, kills, lost zones under a
 # constant load, into build/soak.json and build/soak.html. SOAK_MINUTES (30),
-# SOAK_INSTANCES (45), SOAK_RATE (100 a second), SOAK_SEED.
+# SOAK_INSTANCES (45), SOAK_RATE (100 a second), SOAK_SEED, SOAK_LAUNCHES (0:
+# as many as there are; 10000 takes half an hour more).
 soak: build
 	$(GO) build -buildvcs=false -o build/soak ./soak
 	build/soak
@@ -62,6 +63,8 @@ test-browser: build
 # or more, so not part of make test.
 test-puppetserver: build
 	scripts/deps.sh test
+	scripts/deps.sh puppetdb
+	DAYFLY_TEST_PUPPETSERVER=1 go test -count=1 -v -run TestPuppetDB ./internal/autosign
 	DAYFLY_TEST_PUPPETSERVER=1 DAYFLY_TEST_BASEIMAGES=$${DAYFLY_TEST_BASEIMAGES:-/var/cache/dayfly} go test -count=1 -v -timeout 40m ./e2e/puppetserver
 
 # The server's unit under a real systemd, in a container; three minutes.

@@ -28,6 +28,9 @@ if [ "${1:-}" = test ] || [ "${1:-}" = browser ]; then
     need npm npm
     ls /usr/share/fonts/truetype/*/* >/dev/null 2>&1 || missing="$missing fonts-liberation"
 fi
+if [ "${1:-}" = puppetdb ]; then
+    [ -e /usr/share/puppetdb/puppetdb.jar ] || missing="$missing dbconfig-no-thanks puppetdb"
+fi
 if [ "${1:-}" = systemd ]; then
     need systemd-nspawn systemd-container
 fi
@@ -45,11 +48,13 @@ fi
 echo "installing Debian packages:$missing"
 export DEBIAN_FRONTEND=noninteractive
 apt-get -qq update
+# RUNLEVEL=1: no package starts its daemon where there is no systemd.
 # shellcheck disable=SC2086
-apt-get -qq -y install --no-install-recommends $missing >/dev/null
-# Debian starts HAProxy and Docker with their own configuration; the region and
-# the benchmark run theirs.
+RUNLEVEL=1 apt-get -qq -y install --no-install-recommends $missing >/dev/null
+# With systemd, Debian starts these with their own configuration; the region, the
+# tests and the benchmark run theirs.
 if [ -d /run/systemd/system ]; then
     case "$missing" in *haproxy*) systemctl disable --now haproxy >/dev/null 2>&1 || true ;; esac
+    case "$missing" in *puppetdb*) systemctl disable --now puppetdb >/dev/null 2>&1 || true ;; esac
     case "$missing" in *docker.io*) systemctl disable --now docker.service docker.socket containerd.service >/dev/null 2>&1 || true ;; esac
 fi

@@ -32,7 +32,7 @@ func (w *world) blueprint() error {
 	for _, e := range [][3]string{
 		{"deploy/deploy", "    chmod 755 \"$tmp/tree\"\n", "    chmod 755 \"$tmp/tree\"\n    [ ! -e \"$tmp/tree/hook\" ] || (cd \"$tmp/tree\" && sh -eu ./hook)\n"},
 		{"dayfly.yaml", "http://100.64.0.9/shop", "http://" + w.address + "/shop"},
-		{"dayfly.yaml", "  small: { size: 3, lease: 2h }", production(w.Instances, blueGreen)},
+		{"dayfly.yaml", "  small: { size: 3, lease: 2h }", standing(w.Instances, blueGreen) + "\n  " + crowd + fmt.Sprintf(": { size: %d, lease: 4h, replace: recreate }", 2*w.Instances)},
 		// Long requests are to end before a target goes.
 		{"fleet.yaml", `deregistration_delay.timeout_seconds, Value: "5"`, `deregistration_delay.timeout_seconds, Value: "10"`},
 	} {
@@ -43,7 +43,7 @@ func (w *world) blueprint() error {
 	return nil
 }
 
-func production(size int, replace string) string {
+func standing(size int, replace string) string {
 	return fmt.Sprintf("  %s: { size: %d, zones: 3, survive: 1 zone, lease: standing, replace: %s }", purpose, size, replace)
 }
 
@@ -57,7 +57,7 @@ func (w *world) strategy(to string) error {
 	lines := strings.Split(string(raw), "\n")
 	for i, l := range lines {
 		if strings.HasPrefix(l, "  "+purpose+":") {
-			lines[i] = production(w.Instances, to)
+			lines[i] = standing(w.Instances, to)
 		}
 	}
 	return os.WriteFile(p, []byte(strings.Join(lines, "\n")), 0o644)

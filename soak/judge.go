@@ -70,9 +70,7 @@ func (w *world) judge() *report {
 	defer w.mu.Unlock()
 	r := &report{world: w, Lowest: math.MaxInt}
 	r.Requests = w.asked.Requests
-	if !w.begun.IsZero() {
-		r.Minutes = math.Round(time.Since(w.begun).Minutes()*100) / 100
-	}
+	r.Minutes = math.Round(w.lasted.Minutes()*100) / 100
 	for _, f := range w.asked.Failures {
 		switch blame(f, w.kills, w.met) {
 		case ofKill:

@@ -32,6 +32,7 @@ type plan struct {
 	Kills, Zones, Servers, Regions      int
 	BoxDown                             time.Duration
 	BadReleases, BadImages              int
+	Launches                            int // at least so many in all
 }
 
 // long is the plan that the numbers below are of.
@@ -81,6 +82,11 @@ func settings() (p plan, err error) {
 		return p, err
 	}
 	seed, err := number("SOAK_SEED", 1, 0, 1<<52)
+	launches, err := number("SOAK_LAUNCHES", 0, 0, 1e6)
+	if err != nil {
+		return p, err
+	}
+	p.Launches = int(launches)
 	p.Instances, p.Rate, p.Seed, p.Dir = int(instances), int(rate), uint64(seed), "build"
 	return p, err
 }

@@ -19,7 +19,14 @@ type short struct{ have, want int }
 func (s *short) Error() string { return fmt.Sprintf("%d of %d are healthy", s.have, s.want) }
 
 // scenario is all that is lived through, the faults between what is planned.
-func (w *world) scenario(ctx context.Context) (err error) {
+func (w *world) scenario(ctx context.Context) error {
+	if err := w.production(ctx); err != nil {
+		return err
+	}
+	return w.launch(ctx)
+}
+
+func (w *world) production(ctx context.Context) (err error) {
 	w.say("planned", "bake the image and deploy %d instances that survive a lost zone", w.Instances)
 	if _, err := w.dayfly(ctx, "deploy", w.shop, purpose); err != nil {
 		return err
@@ -38,7 +45,7 @@ func (w *world) scenario(ctx context.Context) (err error) {
 	w.watch(ctx)
 	defer func() {
 		w.unwatch()
-		w.asked = w.load.End()
+		w.asked, w.lasted = w.load.End(), time.Since(w.begun)
 		lives, e := client.List[instance.Instance](context.WithoutCancel(ctx), w.api, "instances", name+"/")
 		if w.lives = lives; err == nil {
 			err = e

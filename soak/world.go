@@ -45,6 +45,7 @@ type world struct {
 	random                    *rand.Rand
 	load                      *load.Load
 	begun                     time.Time
+	lasted                    time.Duration // of the load
 	asked                     load.Summary
 	faults                    map[int]bool // generations that were bad on purpose
 	version                   string       // of the last good release
