@@ -207,10 +207,11 @@ type seen struct {
 
 func (l *Generations) observe(ctx context.Context, name string, g environment.Generation) (time.Duration, error) {
 	now := l.Clock.Now()
-	if wait, err := l.early(ctx, name, g, now); wait > 0 || err != nil {
+	wait, known, err := l.early(ctx, name, g, now)
+	if wait > 0 || err != nil {
 		return wait, err
 	}
-	s, err := l.look(ctx, g)
+	s, err := l.look(ctx, g, known)
 	if err != nil {
 		return 0, err
 	}
@@ -283,16 +284,18 @@ func (l *Generations) lower(ctx context.Context, name string, g environment.Gene
 const fullEvery = time.Second
 
 // early looks at the target group alone, between two looks at everything: as
-// long as too few targets are healthy nothing else decides.
-func (l *Generations) early(ctx context.Context, name string, g environment.Generation, now time.Time) (time.Duration, error) {
+// long as too few targets are healthy nothing else decides. What it found is for
+// the look at everything.
+func (l *Generations) early(ctx context.Context, name string, g environment.Generation, now time.Time) (wait time.Duration, known map[string][]cloud.Target, err error) {
 	l.mu.Lock()
 	last := l.looked[name]
 	l.mu.Unlock()
 	if g.Phase == environment.Launching && len(g.TargetGroups) == 1 && now.Sub(last) < fullEvery && now.Before(g.Deadline) {
 		ts, err := l.Cloud.Targets(ctx, g.TargetGroups[0])
 		if err != nil {
-			return 0, err
+			return 0, nil, err
 		}
+		known = map[string][]cloud.Target{g.TargetGroups[0]: ts}
 		healthy := 0
 		for _, t := range ts {
 			if t.State == "healthy" {
@@ -300,7 +303,7 @@ func (l *Generations) early(ctx context.Context, name string, g environment.Gene
 			}
 		}
 		if healthy < g.Size {
-			return l.poll(g.Created), nil
+			return l.poll(g.Created), nil, nil
 		}
 	}
 	l.mu.Lock()
@@ -309,7 +312,7 @@ func (l *Generations) early(ctx context.Context, name string, g environment.Gene
 		l.looked = map[string]time.Time{}
 	}
 	l.looked[name] = now
-	return 0, nil
+	return 0, known, nil
 }
 
 // ownEvery is how often a generation that is whole by its fleets' records is
@@ -345,13 +348,17 @@ func (l *Generations) noted(ctx context.Context, name string, g environment.Gene
 	})
 }
 
-func (l *Generations) look(ctx context.Context, g environment.Generation) (seen, error) {
+// look asks for everything of a generation but the targets that are known.
+func (l *Generations) look(ctx context.Context, g environment.Generation, known map[string][]cloud.Target) (seen, error) {
 	var s seen
 	healthy := map[string]bool{}
 	for _, tg := range g.TargetGroups {
-		ts, err := l.Cloud.Targets(ctx, tg)
-		if err != nil {
-			return s, err
+		ts, there := known[tg]
+		if !there {
+			var err error
+			if ts, err = l.Cloud.Targets(ctx, tg); err != nil {
+				return s, err
+			}
 		}
 		for _, t := range ts {
 			healthy[t.Instance] = t.State == "healthy"

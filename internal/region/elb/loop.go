@@ -17,6 +17,7 @@ import (
 const (
 	debounce  = 10 * time.Millisecond
 	restFor   = 4                     // a pass rests this much longer than it took
+	restEach  = 3 * time.Millisecond  // and no longer than this for each server: a step takes longer, too, when all boot at once
 	eager     = 80 * time.Millisecond // between looks at health while something is on its way
 	calm      = 500 * time.Millisecond
 	deadEvery = time.Second
@@ -116,7 +117,7 @@ func (s *Service) pass(ctx context.Context) time.Duration {
 			if took := s.now().Sub(began); err == nil && took > 0 {
 				select {
 				case <-ctx.Done():
-				case <-s.c.Clock.After(min(restFor*took, calm)):
+				case <-s.c.Clock.After(s.rest(vpc, took)):
 				}
 			}
 			return err
@@ -145,9 +146,24 @@ func (s *Service) glance(ctx context.Context, vpc string) error {
 	}
 	err := s.mirror(ctx, vpc)
 	s.applyMu.Lock()
-	s.askAgain[vpc] = began.Add(max(eager, restFor*s.now().Sub(began)))
+	s.askAgain[vpc] = began.Add(max(eager, rest(s.now().Sub(began), s.applied[vpc])))
 	s.applyMu.Unlock()
 	return err
+}
+
+// rest is the pause after a step for a VPC that took so long.
+func (s *Service) rest(vpc string, took time.Duration) time.Duration {
+	s.applyMu.Lock()
+	defer s.applyMu.Unlock()
+	return rest(took, s.applied[vpc])
+}
+
+func rest(took time.Duration, c balancer.Config) time.Duration {
+	servers := 0
+	for _, p := range c.Pools {
+		servers += len(p.Servers)
+	}
+	return min(restFor*took, time.Duration(servers)*restEach, calm)
 }
 
 // start runs a step beside the loop, once at a time for each key. After an
