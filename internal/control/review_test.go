@@ -243,6 +243,36 @@ func TestRollbackSizeAndWhatDayflyBegan(t *testing.T) {
 	})
 }
 
+// A deploy that was asked for before a freeze and has made nothing yet waits for
+// its end.
+func TestFreezeAndADeployThatWaits(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		defer w.start(w.store)()
+		w.mustDeploy()
+		w.serves(1)
+		w.files = w.pack(strings.Replace(description, "/srv/shop", "/srv/other", 1))
+		w.mustDeploy() // its image is baked first
+		if _, err := w.api.Freeze(t.Context(), "all", server.Freeze{Why: "audit"}); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(10 * time.Minute)
+		if e := w.env(); e.Want != 1 || e.Next == nil || e.Next.Image == "" || e.Blocker == nil || e.Blocker.Rule != "frozen" || !strings.Contains(e.Blocker.Message, "audit") {
+			t.Errorf("%+v, waits for %+v", e, e.Blocker)
+		}
+		w.cloud.KillInstances(w.gen(1).Groups[0]) // what dies is replaced
+		w.wait("all serve again", func() bool { return w.capacity() == 3 })
+		if _, err := w.api.Unfreeze(t.Context(), "all"); err != nil {
+			t.Fatal(err)
+		}
+		w.serves(2)
+		if b := w.env().Blocker; b != nil {
+			t.Errorf("%+v", b)
+		}
+		w.destroy()
+		w.nothingLeft()
+	})
+}
+
 // A stack that cannot be deleted says why, and is tried again, later and later.
 func TestStackThatCannotBeDeleted(t *testing.T) {
 	inWorld(t, func(t *testing.T, w *world) {

@@ -13,6 +13,7 @@ import (
 	"github.com/dayfly-infra/dayfly/internal/blocker"
 	"github.com/dayfly-infra/dayfly/internal/blueprint"
 	"github.com/dayfly-infra/dayfly/internal/cloud"
+	"github.com/dayfly-infra/dayfly/internal/currency"
 	"github.com/dayfly-infra/dayfly/internal/environment"
 	"github.com/dayfly-infra/dayfly/internal/fault"
 	"github.com/dayfly-infra/dayfly/internal/operation"
@@ -239,7 +240,35 @@ func (l *Environments) moved(ctx context.Context, e environment.Environment) err
 	return l.update(ctx, e.Name, func(v *environment.Environment) { v.Moves = e.Moves + 1 })
 }
 
+// frozen is the freeze that a deploy waits for which was asked for before, nil
+// where there is none. Going back waits for nobody, and a suite's environment is
+// nobody's to freeze.
+func (l *Environments) frozen(ctx context.Context, e environment.Environment) (*currency.Freeze, error) {
+	if e.Run != "" || e.Next.Back != nil {
+		return nil, nil
+	}
+	for _, name := range []string{currency.All, e.Name} {
+		f, _, err := store.Get[currency.Freeze](ctx, l.Store, currency.FreezeKind, name)
+		switch {
+		case errors.Is(err, store.ErrNotFound):
+		case err != nil:
+			return nil, err
+		case !f.Over(l.Clock.Now()):
+			return &f, nil
+		}
+	}
+	return nil, nil
+}
+
 func (l *Environments) generate(ctx context.Context, e environment.Environment, o environment.Observed, d environment.Decision) (time.Duration, error) {
+	if f, err := l.frozen(ctx, e); f != nil || err != nil {
+		return 2 * time.Second, errors.Join(err, l.update(ctx, e.Name, func(e *environment.Environment) {
+			if f != nil {
+				l.block(e, "frozen", "freeze/"+f.Name, f.Sentence(), "dayfly unfreeze "+f.Name+", or dayfly rollback "+e.Name+" to call the deploy off")
+				e.Blocker.Until = f.Until
+			}
+		}))
+	}
 	b, _, err := l.Blueprints.Blueprint(ctx, e.Next.Files)
 	if err != nil {
 		return 0, err
@@ -292,7 +321,7 @@ func (l *Environments) generate(ctx context.Context, e environment.Environment, 
 	if cur.LastBack = cur.Next.Back; cur.LastBack != nil {
 		cur.LastBack.To = d.Number
 	}
-	cur.Next, cur.Want, cur.Size, cur.Phase, cur.Error = nil, d.Number, g.Full, environment.Launching, ""
+	cur.Next, cur.Want, cur.Size, cur.Phase, cur.Error, cur.Blocker = nil, d.Number, g.Full, environment.Launching, "", nil
 	// Both records or none: a generation that no environment wants would
 	// never end.
 	return soon, l.Store.Apply(ctx, reconcile.Epoch(ctx),
