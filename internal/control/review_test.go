@@ -257,7 +257,7 @@ func TestFreezeAndADeployThatWaits(t *testing.T) {
 		}
 		time.Sleep(10 * time.Minute)
 		if e := w.env(); e.Want != 1 || e.Next == nil || e.Next.Image == "" || e.Blocker == nil || e.Blocker.Rule != "frozen" || !strings.Contains(e.Blocker.Message, "audit") {
-			t.Errorf("%+v, waits for %+v", e, e.Blocker)
+			t.Fatalf("%+v, waits for %+v", e, e.Blocker)
 		}
 		w.cloud.KillInstances(w.gen(1).Groups[0]) // what dies is replaced
 		w.wait("all serve again", func() bool { return w.capacity() == 3 })

@@ -150,6 +150,10 @@ func (l *Loop) look(ctx context.Context, e environment.Environment, g environmen
 	return v, nil
 }
 
+// longest is what a replacement is taken to need at most: a clock that jumped, or
+// that is not the cloud's, would have a whole fleet replaced to be in time.
+const longest = time.Hour
+
 // refused is how long a refused launch speaks for a zone that is lost.
 const refused = 15 * time.Minute
 
@@ -206,7 +210,7 @@ func (l *Loop) observe(in *instance.Instance, lifecycle string, healthy, settlin
 			in.Step(now, "in service")
 			if took := now.Sub(in.Launched); took > 0 {
 				// The slower the more it counts: planning needs the bad case.
-				f.Takes = max(took, f.Takes-f.Takes/10)
+				f.Takes = max(min(took, longest), f.Takes-f.Takes/10)
 			}
 		}
 		switch {
