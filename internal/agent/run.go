@@ -229,6 +229,7 @@ func (a *Agent) handOff(ctx context.Context, b *boot, r *recorder, before phase)
 		if before == deploying {
 			a.end(b.Script, 5*time.Second)
 		}
+		r.phase("deploy")
 		return errors.New("the deploy script was cut off; it is not fired a second time on the same instance")
 	case !known:
 		if b.Config.Puppet != nil {

@@ -1,8 +1,12 @@
 package control
 
 import (
+	"crypto/sha256"
+	"encoding/json"
+	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -11,6 +15,7 @@ import (
 	"github.com/dayfly-infra/dayfly/internal/currency"
 	"github.com/dayfly-infra/dayfly/internal/environment"
 	"github.com/dayfly-infra/dayfly/internal/fault"
+	"github.com/dayfly-infra/dayfly/internal/handoff"
 	"github.com/dayfly-infra/dayfly/internal/image"
 	"github.com/dayfly-infra/dayfly/internal/pipeline"
 	"github.com/dayfly-infra/dayfly/internal/server"
@@ -21,7 +26,9 @@ const following = `dev: { size: 3, lease: standing, image: shop/stable }
   prod: { size: 4, lease: standing, replace: { strategy: blue-green, steps: [50, 100], pause: 1m }, soak: 5m, image: { channel: shop/stable, after: [dev], wait: 30m } }`
 
 // images bakes two images of the blueprint and deploys the first everywhere.
-func (w *world) images() (first, second string) {
+func (w *world) images() (first, second string) { return w.imagesOf(following) }
+
+func (w *world) imagesOf(environments string) (first, second string) {
 	w.t.Helper()
 	bake := func(description string) string {
 		b, err := w.api.Bake(w.t.Context(), server.StartBake{Files: w.pack(description)})
@@ -30,7 +37,7 @@ func (w *world) images() (first, second string) {
 		}
 		return w.baked(b.Name).Image
 	}
-	d := strings.Replace(description, "dev: { size: 3, lease: 24h }", following, 1)
+	d := strings.Replace(description, "dev: { size: 3, lease: 24h }", environments, 1)
 	w.files = w.pack(d)
 	first, second = bake(d), bake(strings.Replace(d, "/srv/shop", "/srv/other", 1))
 	w.promote(first)
@@ -304,5 +311,116 @@ func TestRevokeEndsRuns(t *testing.T) {
 			t.Errorf("%+v", good)
 		}
 		w.nothingLeft()
+	})
+}
+
+// A deploy that fails while image and release are both new says nothing of the
+// image, unless no instance came as far as the deploy script: it is tried with
+// the release that serves, and blamed if that fails too.
+func TestDeployOfBothThatFails(t *testing.T) {
+	report, err := json.Marshal(handoff.Report{Reason: "the deploy script ended with exit code 3", Phases: []handoff.Phase{{Name: "metadata"}, {Name: "details"}, {Name: "deploy"}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	handOff := cloudtest.Plan{Broken: -1, Report: report}
+	for _, c := range []struct {
+		name   string
+		plan   cloudtest.Plan
+		always bool // with the release that serves, too
+		tried  int  // generations of the image
+		runs   bool // the image, with the release that served
+	}{
+		{"the release is bad", handOff, false, 2, true},
+		{"the image is bad", handOff, true, 2, false},
+		{"no instance boots", cloudtest.Plan{Stuck: true}, false, 1, false},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			inWorld(t, func(t *testing.T, w *world) {
+				stop := w.start(w.store)
+				defer func() { stop() }()
+				first, second := w.images()
+				served, ami := w.named("shop-dev").Release, get[image.Image](w, image.Kind, second).AMI
+				old := fmt.Sprintf("sha256:%x", sha256.Sum256([]byte(w.box.body)))
+				tried := map[string]bool{}
+				var mu sync.Mutex
+				w.cloud.Plan = func(s cloud.StackInput) cloudtest.Plan {
+					mu.Lock()
+					defer mu.Unlock()
+					if s.Parameters["ImageId"] != ami || s.Parameters["Environment"] != "shop-dev" {
+						return cloudtest.Plan{}
+					}
+					tried[s.Parameters["Generation"]] = true
+					if c.always || s.Parameters["ReleaseDigest"] != old {
+						return c.plan
+					}
+					return cloudtest.Plan{}
+				}
+				stop()
+				w.promote(second)
+				w.box.set(func(b *fakeBox) { b.body = "two" })
+				w.mustDeploy()
+				stop = w.start(w.store)
+				w.wait("the deploy fails", func() bool {
+					return get[environment.Generation](w, environment.GenerationKind, "shop-dev/2").Phase == environment.Gone
+				})
+				if c.runs {
+					w.onto("shop-dev", second)
+				} else {
+					w.wait("the image is blamed", func() bool { e := w.named("shop-dev"); return e.Refusal(second, time.Now()) != nil })
+				}
+				time.Sleep(2 * time.Hour)
+				want := map[bool]string{true: second, false: first}[c.runs]
+				mu.Lock()
+				defer mu.Unlock()
+				if e := w.named("shop-dev"); e.Image != want || e.Release != served || len(tried) != c.tried || (e.Refusal(second, time.Now()) != nil) == c.runs {
+					t.Errorf("tried %v: %+v", tried, e)
+				}
+				if s := w.status("shop-dev"); (s.State == currency.Current) != c.runs || (!c.runs && s.Blocker.Rule != "image-refused") {
+					t.Errorf("%+v", s)
+				}
+				w.cloud.Plan = nil
+				w.end()
+			})
+		})
+	}
+}
+
+// The same where all traffic had moved, and its answers were errors: what was
+// asked for is undone, so the channel counts as before.
+func TestDeployOfBothThatGoesBack(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		stop := w.start(w.store)
+		defer func() { stop() }()
+		w.cloud.Rate = 50
+		_, second := w.imagesOf(strings.Replace(following, "image: shop/stable }", "image: shop/stable, replace: { strategy: blue-green, steps: [100], pause: 10s, max_error_rate: 1% }, soak: 10m }", 1))
+		served := w.named("shop-dev").Release
+		old := fmt.Sprintf("sha256:%x", sha256.Sum256([]byte(w.box.body)))
+		w.cloud.Plan = func(s cloud.StackInput) cloudtest.Plan {
+			if d := s.Parameters["ReleaseDigest"]; d != "" && d != old {
+				return cloudtest.Plan{Errors: 0.5}
+			}
+			return cloudtest.Plan{}
+		}
+		stop()
+		w.promote(second)
+		time.Sleep(time.Minute)
+		w.box.set(func(b *fakeBox) { b.body = "two" })
+		w.mustDeploy()
+		stop = w.start(w.store)
+		moved := false
+		w.wait("it goes back", func() bool {
+			e := w.named("shop-dev")
+			moved = moved || e.Release != served && e.Image == second && !e.Shift.Soak.IsZero()
+			return e.LastBack != nil && !e.LastBack.Done.IsZero()
+		})
+		if !moved {
+			t.Error("the traffic had not moved")
+		}
+		w.onto("shop-dev", second)
+		if e := w.named("shop-dev"); e.Release != served || e.Serving != 3 {
+			t.Errorf("%+v", e)
+		}
+		w.cloud.Plan = nil
+		w.end()
 	})
 }

@@ -144,11 +144,27 @@ type Generation struct {
 	Switches int              `json:"switches,omitempty"`
 	Switched int              `json:"switched,omitempty"`
 	Healthy  int              `json:"healthy"`
-	Launched int              `json:"launched"` // instances seen, dead ones too
-	Lost     int              `json:"lost"`     // instances that were launched and never became healthy
+	Launched int              `json:"launched"`        // instances seen, dead ones too
+	Lost     int              `json:"lost"`            // instances that were launched and never became healthy
+	Fired    bool             `json:"fired,omitempty"` // it failed, and an instance had come as far as its deploy script
 	Blocker  *blocker.Blocker `json:"blocker,omitempty"`
 	Error    string           `json:"error,omitempty"`
 	Op       string           `json:"op,omitempty"` // the operation that it is part of, as in logs and events
+}
+
+// BlamesImage tells whether a generation that was left for what served before
+// speaks against its image. Where the release was new as well it does so only if
+// no instance came as far as the deploy script: all else may be the release's
+// fault, and shows when the image is tried with the release that served. A person
+// who goes back means all of it.
+func (g *Generation) BlamesImage(image, release string, person bool) bool {
+	switch {
+	case g.Image == "" || g.Image == image:
+		return false
+	case person || g.Release == release:
+		return true
+	}
+	return g.Phase == Failed && g.Ready.IsZero() && !g.Fired
 }
 
 // Whole is the size with which a generation carries all traffic.

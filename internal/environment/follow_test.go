@@ -72,3 +72,36 @@ func TestRefuse(t *testing.T) {
 		t.Errorf("%+v", e.Refused[0])
 	}
 }
+
+func TestBlamesImage(t *testing.T) {
+	at := time.Unix(1, 0)
+	for _, c := range []struct {
+		name   string
+		tried  Generation
+		person bool
+		want   bool
+	}{
+		{"nothing is known of it", Generation{Phase: Failed}, false, false},
+		{"the image serves already", Generation{Image: "a", Release: "2", Phase: Failed}, false, false},
+		{"the image serves already, somebody goes back", Generation{Image: "a", Release: "2", Phase: Serving}, true, false},
+		{"only the image is new: no instance boots", Generation{Image: "b", Release: "1", Phase: Failed}, false, true},
+		{"only the image is new: the hand-off fails", Generation{Image: "b", Release: "1", Phase: Failed, Fired: true}, false, true},
+		{"only the image is new: it answers with errors", Generation{Image: "b", Release: "1", Phase: Serving, Ready: at}, false, true},
+		{"both are new: no instance boots", Generation{Image: "b", Release: "2", Phase: Failed}, false, true},
+		{"both are new: the hand-off fails", Generation{Image: "b", Release: "2", Phase: Failed, Fired: true}, false, false},
+		{"both are new: it answers with errors", Generation{Image: "b", Release: "2", Phase: Serving, Ready: at}, false, false},
+		{"both are new: it was ready, and failed", Generation{Image: "b", Release: "2", Phase: Failed, Ready: at}, false, false},
+		{"both are new: it was called off by Dayfly before it was ready", Generation{Image: "b", Release: "2", Phase: Launching}, false, false},
+		{"both are new: somebody goes back", Generation{Image: "b", Release: "2", Phase: Serving, Ready: at}, true, true},
+	} {
+		if got := c.tried.BlamesImage("a", "1", c.person); got != c.want {
+			t.Errorf("%s: %v", c.name, got)
+		}
+	}
+	var nobody *Back
+	for b, want := range map[*Back]bool{nobody: false, {By: Dayfly}: false, {By: "ann"}: true, {}: true} {
+		if b.Person() != want {
+			t.Errorf("%+v", b)
+		}
+	}
+}

@@ -58,6 +58,7 @@ type Shift struct {
 	Since time.Time `json:"since,omitzero"` // the step's traffic is set since then; zero = not yet
 	Was   time.Time `json:"was,omitzero"`   // the traffic of the step before was: it is what there is until Since
 	Soak  time.Time `json:"soak,omitzero"`  // until then From stays; zero = not all traffic has moved
+	Said  time.Time `json:"said,omitzero"`  // Follow.From before all traffic had moved
 	// Back says that this is the way back, which nobody judges: From only ends
 	// its requests.
 	Back bool `json:"back,omitempty"`
@@ -100,6 +101,12 @@ func (e *Environment) LastGood(launches func(image string) bool) (Version, bool)
 	}
 	return Version{}, false
 }
+
+// Dayfly is who asks for what nobody asked for.
+const Dayfly = "dayfly"
+
+// Person tells whether somebody wants to go back, and not Dayfly itself.
+func (b *Back) Person() bool { return b != nil && b.By != Dayfly }
 
 // Back is that an environment goes back to what served before, and why.
 type Back struct {

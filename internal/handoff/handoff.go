@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"net/url"
 	"path"
+	"slices"
 	"strings"
 	"time"
 )
@@ -222,6 +223,11 @@ type Puppeted struct {
 type Phase struct {
 	Name    string  `json:"name"` // metadata, details, deploy, ready, hook
 	Seconds float64 `json:"seconds"`
+}
+
+// Fired tells whether the instance came as far as its deploy script.
+func (r Report) Fired() bool {
+	return r.OK || slices.ContainsFunc(r.Phases, func(p Phase) bool { return p.Name == "deploy" })
 }
 
 // OutputLimit is how many of the last bytes a report keeps.

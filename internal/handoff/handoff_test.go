@@ -77,3 +77,20 @@ func TestForms(t *testing.T) {
 		}
 	}
 }
+
+func TestFired(t *testing.T) {
+	for _, c := range []struct {
+		r    Report
+		want bool
+	}{
+		{Report{}, false},
+		{Report{Phases: []Phase{{Name: "metadata"}, {Name: "details"}, {Name: "puppet"}}}, false},
+		{Report{Phases: []Phase{{Name: "metadata"}, {Name: "details"}, {Name: "deploy"}}}, true},
+		{Report{Phases: []Phase{{Name: "deploy"}, {Name: "ready"}}}, true},
+		{Report{OK: true}, true}, // after a restart of the agent
+	} {
+		if c.r.Fired() != c.want {
+			t.Errorf("%+v", c.r)
+		}
+	}
+}

@@ -21,9 +21,6 @@ import (
 	"github.com/dayfly-infra/dayfly/internal/store"
 )
 
-// Dayfly is who asks for what nobody asked for.
-const Dayfly = "dayfly"
-
 // Loop implements reconcile.Loop for environments.
 type Loop struct {
 	Store  store.Store
@@ -156,12 +153,12 @@ func (l *Loop) do(ctx context.Context, s currency.Status) error {
 		rests, soaks := e.Next == nil && e.Want == e.Serving, e.Shift != nil && !e.Shift.Back
 		switch {
 		case s.Step == currency.GoBack && e.Want == s.Leaves && (e.Want != e.Serving || soaks && e.Shift.From != 0):
-			e.Back = &environment.Back{By: Dayfly, Why: s.Why, At: now}
+			e.Back = &environment.Back{By: environment.Dayfly, Why: s.Why, At: now}
 		case s.Step == currency.Take && rests && (e.Shift == nil || s.Revoked && soaks):
 			if soaks {
 				e.Shift.Soak = now // nobody goes back to what served before
 			}
-			e.Next = &environment.Change{Files: e.Files, Image: s.Target, Release: e.Release, Size: e.Size, By: Dayfly, Why: s.Why, Asked: now, Strategy: e.Strategy}
+			e.Next = &environment.Change{Files: e.Files, Image: s.Target, Release: e.Release, Size: e.Size, By: environment.Dayfly, Why: s.Why, Asked: now, Strategy: e.Strategy}
 			e.Error = ""
 		default:
 			return nil

@@ -397,7 +397,7 @@ func (l *Environments) giveUp(ctx context.Context, name string, o environment.Ob
 		e.Error = "called off" + by(e.Back)
 	}
 	switch now := l.Clock.Now(); {
-	case e.Serving == 0 || g.Image == e.Image:
+	case e.Serving == 0 || !g.BlamesImage(e.Image, e.Release, e.Back.Person()):
 	case e.Back == nil && g.Lost == 0 && g.Launched < g.Size: // the cloud did not give what was asked for
 		e.Postpone(g.Image, e.Error, now)
 	default:

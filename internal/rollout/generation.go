@@ -260,12 +260,15 @@ func (l *Generations) observe(ctx context.Context, name string, g environment.Ge
 			g.Blocker.Until = g.Deadline
 		})
 	}
-	if r := l.handoffFailure(ctx, g); r != "" {
+	r, fired := l.handoffs(ctx, g)
+	if r != "" {
 		why += "; " + r
 	} else if s.waiting != "" {
 		why += s.waiting
 	}
-	_ = l.update(ctx, name, func(g *environment.Generation) { g.Healthy, g.Launched, g.Lost = s.healthy, s.launched, s.lost })
+	_ = l.update(ctx, name, func(g *environment.Generation) {
+		g.Healthy, g.Launched, g.Lost, g.Fired = s.healthy, s.launched, s.lost, fired || s.healthy > 0
+	})
 	return reconcile.Done, l.fail(ctx, name, why)
 }
 
@@ -416,11 +419,12 @@ func (l *Generations) look(ctx context.Context, g environment.Generation, known 
 	return s, nil
 }
 
-// handoffFailure is the first failed hand-off that an instance reported.
-func (l *Generations) handoffFailure(ctx context.Context, g environment.Generation) string {
+// handoffs are what instances reported: the first hand-off that failed, and
+// whether one of those before it, or it, had fired its deploy script.
+func (l *Generations) handoffs(ctx context.Context, g environment.Generation) (failure string, fired bool) {
 	keys, err := l.Cloud.ListObjects(ctx, handoffPrefix(g))
 	if err != nil {
-		return ""
+		return "", false
 	}
 	for _, k := range keys {
 		if path.Dir(k)+"/" != handoffPrefix(g) {
@@ -431,7 +435,10 @@ func (l *Generations) handoffFailure(ctx context.Context, g environment.Generati
 			continue
 		}
 		var r handoff.Report
-		if json.Unmarshal(raw, &r) != nil || r.OK {
+		if json.Unmarshal(raw, &r) != nil {
+			continue
+		}
+		if fired = fired || r.Fired(); r.OK {
 			continue
 		}
 		if r.Instance == "" {
@@ -442,9 +449,9 @@ func (l *Generations) handoffFailure(ctx context.Context, g environment.Generati
 			lines := strings.Split(out, "\n")
 			why += "; its last lines:\n  " + strings.Join(lines[max(0, len(lines)-5):], "\n  ")
 		}
-		return why
+		return why, fired
 	}
-	return ""
+	return "", fired
 }
 
 func handoffPrefix(g environment.Generation) string {

@@ -77,8 +77,8 @@ func (l *Environments) move(ctx context.Context, e environment.Environment, o en
 			v.Serving, v.Size, v.Image, v.Release, v.Files = g.Number, g.Whole(), g.Image, g.Release, g.Files
 			v.Phase, v.Blocker, v.Error, v.Address = environment.Serving, nil, "", l.address(*v, o, g)
 			s.Soak = now.Add(v.Strategy.Soak)
-			if !g.Asked.IsZero() {
-				v.Follow.From = g.Asked
+			if !g.Asked.IsZero() && !g.Asked.Equal(v.Follow.From) {
+				s.Said, v.Follow.From = v.Follow.From, g.Asked
 			}
 			if v.LastBack != nil && v.LastBack.To == g.Number && v.LastBack.Done.IsZero() {
 				v.LastBack.Done = now
@@ -95,7 +95,7 @@ func (l *Environments) move(ctx context.Context, e environment.Environment, o en
 		l.Log.Warn("a deploy goes back", "environment", e.Name, "generation", d.Number, "why", d.Reason)
 		return soon, shift(func(v *environment.Environment, _ *environment.Shift) {
 			if v.Back == nil {
-				v.Back = &environment.Back{By: "dayfly", Why: d.Reason, At: now}
+				v.Back = &environment.Back{By: environment.Dayfly, Why: d.Reason, At: now}
 			}
 		})
 	case environment.Stay:
@@ -118,10 +118,13 @@ func (l *Environments) comeBack(ctx context.Context, e environment.Environment, 
 	v.LastBack = v.Back
 	v.LastBack.From, v.LastBack.To, v.LastBack.Done = v.Want, g.Number, now
 	v.Error = fmt.Sprintf("generation %d was left for generation %d%s", v.Want, g.Number, by(v.Back))
+	said := v.Shift.Said
 	v.Shift = &environment.Shift{From: v.Want, To: g.Number, Back: true, Since: now, Soak: now.Add(drain)}
 	v.Back, v.Blocker = nil, nil
-	if left := generation(o, v.Want).Image; left != g.Image && left != "" {
-		v.Refuse(left, v.Error, now)
+	if left := generation(o, v.Want); left.BlamesImage(g.Image, g.Release, v.LastBack.Person()) {
+		v.Refuse(left.Image, v.Error, now)
+	} else if left.Image != g.Image && left.Asked.Equal(v.Follow.From) {
+		v.Follow.From = said // what was said went with it: the image is tried with the release that serves
 	}
 	v.Want, v.Serving, v.Size, v.Image, v.Release, v.Files = g.Number, g.Number, g.Whole(), g.Image, g.Release, g.Files
 	v.Phase, v.Address = environment.Serving, l.address(v, o, g)
@@ -131,7 +134,7 @@ func (l *Environments) comeBack(ctx context.Context, e environment.Environment, 
 
 func by(b *environment.Back) string {
 	s := ""
-	if b.By != "" && b.By != "dayfly" {
+	if b.By != "" && b.Person() {
 		s = " by " + b.By
 	}
 	if b.Why != "" {

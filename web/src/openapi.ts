@@ -1553,6 +1553,7 @@ export interface components {
             /** Format: date-time */
             expires: string;
             files: string;
+            fired?: boolean;
             /** Format: int64 */
             full?: number;
             groups?: string[] | null;
@@ -1599,6 +1600,8 @@ export interface components {
             from?: number;
             instance?: string;
             note?: string;
+            /** Format: date-time */
+            said?: string;
             /** Format: date-time */
             since?: string;
             /** Format: date-time */
