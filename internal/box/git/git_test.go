@@ -199,13 +199,13 @@ func TestGuarded(t *testing.T) {
 	var strangers, asked atomic.Int32
 	trap := httptest.NewTLSServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { strangers.Add(1) }))
 	defer trap.Close()
-	to := ""
+	var to atomic.Pointer[string] // where it sends people away to
 	id := strings.Repeat("ab", 20)
 	s := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		asked.Add(1)
 		switch {
-		case to != "":
-			http.Redirect(w, r, to+r.URL.Path+"?"+r.URL.RawQuery, http.StatusFound)
+		case to.Load() != nil:
+			http.Redirect(w, r, *to.Load()+r.URL.Path+"?"+r.URL.RawQuery, http.StatusFound)
 		case r.URL.Path == "/shop.git/info/refs":
 			_, _ = io.WriteString(w, id+"\trefs/heads/main\n")
 		case r.URL.Path == "/shop.git/HEAD":
@@ -233,11 +233,11 @@ func TestGuarded(t *testing.T) {
 	if err != nil || !strings.HasSuffix(a.URL, "#"+id) {
 		t.Fatalf("%+v %v", a, err)
 	}
-	to = trap.URL
+	to.Store(&trap.URL)
 	if a, err := b.Resolve(t.Context(), "main"); err == nil || strangers.Load() != 0 {
 		t.Errorf("it was sent away: %+v %v, %d times", a, err, strangers.Load())
 	}
-	to = ""
+	to.Store(nil)
 	before := asked.Load()
 	b.guard = at(nil, &fault.Error{Kind: fault.Denied, Message: "never", Hint: "allow it"})
 	_, err = b.Resolve(t.Context(), "main")
