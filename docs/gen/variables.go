@@ -102,6 +102,7 @@ It passes when it ends with 0 and no test case failed. It may leave JUnit files 
 			{"DAYFLY_DATABASE", "Address of a PostgreSQL database that servers share, as `--database`; here it may hold a password."},
 			{"DAYFLY_DATABASE_FILE", "A file of mode 0600 that holds that address, as `--database-file`."},
 			{"DAYFLY_IMAGE_BUDGET", "Instances that may be launched at once because of a new image; 0: no limit."},
+			{"DAYFLY_KEEP", "How long what is over is kept, as `--keep`: at least `7d`; default `90d`."},
 			{"DAYFLY_TEST_LAUNCHING", "Instances of all runs that may be on their way into service at once; 0: no limit."},
 			{"DAYFLY_FIGURES_PERIOD", "How long the periods of the load balancer's figures are, as `--figures-period`: a minute on AWS. `dayfly region env` sets what the local region has."},
 			{"DAYFLY_OUTBOUND_ADDRESSES", "What else the server may ask because a blueprint or a trigger names it, as `--outbound-addresses`: the same, and `any`, everywhere but this machine; empty: `any`."},

@@ -33,6 +33,9 @@ type Refresh struct {
 	Error     string        `json:"error,omitempty"` // why the last one was not begun
 }
 
+// RefreshName is the name of the refresh of these inputs, which may not be there.
+func (b Bake) RefreshName() string { return recordName(b.Blueprint, cmp.Or(b.Plain, b.Inputs)) }
+
 // retry is when a refresh that failed is tried again.
 const retry = time.Hour
 
@@ -141,7 +144,7 @@ func (l Refreshes) newest(ctx context.Context, r Refresh) (bool, error) {
 	if errors.Is(err, store.ErrNotFound) {
 		return false, nil
 	}
-	return err == nil && recordName(b.Blueprint, cmp.Or(b.Plain, b.Inputs)) == r.Name, err
+	return err == nil && b.RefreshName() == r.Name, err
 }
 
 // renew begins the bake that is due, or finds it under way. Another base image,

@@ -10,6 +10,7 @@ import (
 
 	"github.com/dayfly-infra/dayfly/internal/client"
 	"github.com/dayfly-infra/dayfly/internal/control"
+	"github.com/dayfly-infra/dayfly/internal/retention"
 	"github.com/dayfly-infra/dayfly/internal/server"
 )
 
@@ -53,6 +54,7 @@ type runFlags struct {
 	TestLaunching int           `help:"Instances of all runs that may be on their way into service at once; 0: no limit. Where they share one machine, such as with the local region, 45 for each core keeps them from slowing each other down." default:"0" env:"DAYFLY_TEST_LAUNCHING" placeholder:"N"`
 	Figures       time.Duration `name:"figures-period" help:"How long the periods of the load balancer's figures are, by which deploys are judged. AWS counts by the minute; dayfly region env sets what the local region does." default:"1m" env:"DAYFLY_FIGURES_PERIOD" placeholder:"DURATION"`
 	ImageBudget   int           `help:"Instances that may be launched at once because of a new image, over all environments; one that is larger goes alone. 0: no limit. AWS gives an account 2 launches a second back: what wants more at once waits until its time is over." default:"200" env:"DAYFLY_IMAGE_BUDGET" placeholder:"N"`
+	Keep          string        `help:"How long what is over is kept, at least 7d: environments that are gone, generations, runs and what their suites left, bakes, and releases that nothing names. Runs, bakes and deploys, which reports count, are kept for 401d at least. The last 3 of each always stay." default:"90d" env:"DAYFLY_KEEP" placeholder:"TIME"`
 	Metrics       []string      `name:"metric-addresses" sep:"," help:"Where gates may read metrics: hosts, HOST:PORT, ranges such as 10.20.0.0/16 or 10.20.0.0/16:9090; without a port 80 and 443. Default: nowhere. Loopback only by its address; instance metadata never." env:"DAYFLY_METRIC_ADDRESSES" placeholder:"HOST:PORT,..."`
 	Outbound      []string      `name:"outbound-addresses" sep:"," help:"What else the server may ask because a blueprint or a trigger names it (boxes, Puppet versions, notifications, commit statuses), in the same form; 'any' is everywhere but this machine. Default: any. Loopback by its address beside it, such as any,127.0.0.1:8088; instance metadata never." env:"DAYFLY_OUTBOUND_ADDRESSES" placeholder:"any,HOST:PORT,..."`
 	Chaos         bool          `help:"Allow dayfly chaos, which lets things go wrong on purpose." env:"DAYFLY_CHAOS"`
@@ -65,7 +67,7 @@ type runFlags struct {
 
 // args gives the flags to the server's own process.
 func (f runFlags) args() []string {
-	out := []string{fmt.Sprint("--test-instances=", f.TestInstances), fmt.Sprint("--test-launching=", f.TestLaunching), fmt.Sprint("--image-budget=", f.ImageBudget), fmt.Sprint("--chaos=", f.Chaos), fmt.Sprint("--figures-period=", f.Figures)}
+	out := []string{fmt.Sprint("--test-instances=", f.TestInstances), fmt.Sprint("--test-launching=", f.TestLaunching), fmt.Sprint("--image-budget=", f.ImageBudget), fmt.Sprint("--chaos=", f.Chaos), fmt.Sprint("--figures-period=", f.Figures), "--keep=" + f.Keep}
 	for _, x := range [][2]string{{"--signing-key", f.SigningKey}, {"--trusted-keys", f.TrustedKeys}, {"--report", f.Report}} {
 		if x[1] != "" {
 			out = append(out, x[0], x[1])
@@ -81,6 +83,15 @@ func (f runFlags) args() []string {
 		out = append(out, "--require-attestation")
 	}
 	return out
+}
+
+// keep is how long what is over is kept.
+func (f runFlags) keep() (time.Duration, error) {
+	d, err := days(f.Keep)
+	if err == nil {
+		_, err = retention.Keeping(d)
+	}
+	return d, err
 }
 
 func (f runFlags) attestation() control.Attestation {
@@ -99,6 +110,9 @@ func (c *serverStartCmd) Run(ctx context.Context, a *app) error {
 		return err
 	}
 	if _, err := c.figures(); err != nil { // here, and not in the log of a process that ended
+		return err
+	}
+	if _, err := c.keep(); err != nil {
 		return err
 	}
 	args = append(append(args, c.listenFlags.args()...), c.runFlags.args()...)
@@ -150,10 +164,14 @@ func (c *serverRunCmd) Run(ctx context.Context, a *app) error {
 	if err != nil {
 		return err
 	}
+	keep, err := c.keep()
+	if err != nil {
+		return err
+	}
 	lock, err := a.serverDaemon().hold()
 	if err != nil {
 		return err
 	}
 	defer lock.Close()
-	return control.Run(ctx, control.Config{Dir: a.State, Database: database, Version: a.version, Log: logger(a.err), TestInstances: c.TestInstances, TestLaunching: c.TestLaunching, ImageBudget: c.ImageBudget, Chaos: c.Chaos, Figures: c.Figures, MetricAddresses: c.Metrics, OutboundAddresses: c.Outbound, Attestation: c.attestation(), Report: figures, Listen: control.Listen{Address: c.Listen, Cert: c.Cert, Key: c.Key}})
+	return control.Run(ctx, control.Config{Dir: a.State, Database: database, Version: a.version, Log: logger(a.err), TestInstances: c.TestInstances, TestLaunching: c.TestLaunching, ImageBudget: c.ImageBudget, Keep: keep, Chaos: c.Chaos, Figures: c.Figures, MetricAddresses: c.Metrics, OutboundAddresses: c.Outbound, Attestation: c.attestation(), Report: figures, Listen: control.Listen{Address: c.Listen, Cert: c.Cert, Key: c.Key}})
 }

@@ -203,7 +203,11 @@ func (c *Control) admit(ctx context.Context, name, blueprint string) (environmen
 	e, version, err := store.Get[environment.Environment](ctx, c.store, environment.Kind, name)
 	switch {
 	case errors.Is(err, store.ErrNotFound):
-		return environment.Environment{}, 0, nil
+		f, _, err := store.Get[environment.Former](ctx, c.store, environment.FormerKind, name)
+		if errors.Is(err, store.ErrNotFound) {
+			err = nil
+		}
+		return environment.Environment{Want: f.Last}, 0, err
 	case err != nil:
 		return e, 0, err
 	case e.Phase == environment.Gone:

@@ -173,7 +173,7 @@ func (c *Control) tidyNowAndThen(ctx context.Context, api *server.Server) {
 		if !c.Active() {
 			continue
 		}
-		if err := errors.Join(api.Tidy(ctx), c.chronicle.Prune(ctx), c.tidyDeliveries(ctx), c.tidyTallies(ctx, c.clock.Now())); err != nil && ctx.Err() == nil {
+		if err := errors.Join(api.Tidy(ctx), c.chronicle.Prune(ctx), c.tidyDeliveries(ctx), c.tidyTallies(ctx, c.clock.Now()), c.forget(ctx)); err != nil && ctx.Err() == nil {
 			c.cfg.Log.Warn("old records were not removed", "error", err)
 		}
 	}

@@ -88,7 +88,7 @@ func (c *Control) startRun(ctx context.Context, t server.Test, by string, st *st
 		if err != nil {
 			return zero, err
 		}
-		r.Name = pipeline.RunName(b.Name, len(old)+1)
+		r.Name = pipeline.RunName(b.Name, pipeline.NextNumber(b.Name, old))
 		ws := []store.Write{store.Put(pipeline.Kind, r.Name, 0, r)}
 		if r.Status != nil {
 			ws = append(ws, store.Put(pipeline.NoticeKind, pipeline.StatusName(r.Name), 0, pipeline.Notice{Run: r.Name}))
@@ -219,20 +219,20 @@ func (c *Control) Attach(ctx context.Context, run, suite, file string, body []by
 
 const runsAre = "dayfly run list" // where the names of runs are
 
-// suiteOf reads a suite of a run.
-func (c *Control) suiteOf(ctx context.Context, run, suite string) (pipeline.Suite, error) {
+// suiteOf reads a suite and its run.
+func (c *Control) suiteOf(ctx context.Context, run, suite string) (pipeline.Run, pipeline.Suite, error) {
 	r, _, err := known[pipeline.Run](ctx, c, pipeline.Kind, run, runsAre)
 	if err != nil {
-		return pipeline.Suite{}, err
+		return r, pipeline.Suite{}, err
 	}
 	if s := r.Suite(suite); s != nil {
-		return *s, nil
+		return r, *s, nil
 	}
 	var names []string
 	for _, s := range r.Suites {
 		names = append(names, s.Name)
 	}
-	return pipeline.Suite{}, &fault.Error{Kind: fault.NotFound, Object: "run " + run, Message: "it has no suite " + suite, Hint: "it has " + strings.Join(names, ", ")}
+	return r, pipeline.Suite{}, &fault.Error{Kind: fault.NotFound, Object: "run " + run, Message: "it has no suite " + suite, Hint: "it has " + strings.Join(names, ", ")}
 }
 
 // maxKept is the largest file of a run that the API hands out.
@@ -240,9 +240,12 @@ const maxKept = 32 << 20
 
 // Results implements server.Backend.
 func (c *Control) Results(ctx context.Context, run, suite, file string) ([]byte, error) {
-	s, err := c.suiteOf(ctx, run, suite)
+	r, s, err := c.suiteOf(ctx, run, suite)
 	if err != nil {
 		return nil, err
+	}
+	if !r.Emptied.IsZero() {
+		return nil, emptied(r, file)
 	}
 	if s.Results == "" {
 		return nil, &fault.Error{Kind: fault.NotFound, Object: "suite " + suite, Message: "it has not begun, so there is nothing of it yet"}
@@ -255,7 +258,7 @@ func (c *Control) Results(ctx context.Context, run, suite, file string) ([]byte,
 
 // Artifacts implements server.Runs: what a suite left, by path.
 func (c *Control) Artifacts(ctx context.Context, run, suite string) ([]string, error) {
-	s, err := c.suiteOf(ctx, run, suite)
+	_, s, err := c.suiteOf(ctx, run, suite)
 	if err != nil || s.Results == "" {
 		return []string{}, err
 	}

@@ -83,6 +83,8 @@ type Config struct {
 	// OutboundAddresses are what else the server may ask because others named it,
 	// such as boxes; none: everywhere but this machine.
 	OutboundAddresses []string
+	// Keep is how long the records of what is over are kept; 0: retention.Usual.
+	Keep time.Duration
 	// Chaos allows that things go wrong on purpose.
 	Chaos bool
 
@@ -107,6 +109,9 @@ func Run(ctx context.Context, cfg Config) error {
 	_, metrics := cfg.measurable()
 	_, reachable := cfg.reachable()
 	if err := cmp.Or(metrics, reachable); err != nil {
+		return err
+	}
+	if _, err := cfg.policy(); err != nil {
 		return err
 	}
 	tcp, err := cfg.Listen.open(cfg.Log)

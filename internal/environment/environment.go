@@ -14,6 +14,7 @@ const (
 	Kind           = "environment" // name: the environment's own, such as shop-dev
 	FoundationKind = "foundation"  // name: the foundation's own
 	GenerationKind = "generation"  // name: <environment>/<number>
+	FormerKind     = "former"      // name: an environment's that was forgotten
 )
 
 // What becomes of instances that somebody changed.
@@ -173,6 +174,14 @@ func (g *Generation) Whole() int {
 		return g.Full
 	}
 	return g.Size
+}
+
+// Former is what is left of an environment that was forgotten: when it is
+// deployed again its numbers go on, so that no name of a stack is used twice.
+type Former struct {
+	Name      string    `json:"name"`
+	Last      int       `json:"last"` // number of its last generation
+	Forgotten time.Time `json:"forgotten"`
 }
 
 // GenerationName is the record's name.

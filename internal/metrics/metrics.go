@@ -59,6 +59,9 @@ func (s *Set) measure(name string, d time.Duration, labels ...string) {
 	s.histograms[name].WithLabelValues(labels...).Observe(d.Seconds())
 }
 
+// Forgot counts a record that was removed because it is over for long enough.
+func (s *Set) Forgot(kind string) { s.count("dayfly_records_forgotten_total", kind) }
+
 // Request counts a request to the API; route is the path's pattern.
 func (s *Set) Request(method, route string, status int, took time.Duration) {
 	if route == "" {

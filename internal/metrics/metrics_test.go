@@ -89,6 +89,7 @@ func TestScrape(t *testing.T) {
 	s.Call("ec2:RunInstances", errors.New("no"), true, time.Second)
 	s.Run("bake", time.Millisecond, nil)
 	s.Write(nil, time.Millisecond)
+	s.Forgot("run")
 	for _, reason := range []string{"InstanceLaunched", "InstanceInService", "InstanceFailedToStart", "OrphanRemoved"} {
 		s.Event(event.New("instance", "x", reason, event.Info, "x"))
 	}
@@ -101,6 +102,7 @@ func TestScrape(t *testing.T) {
 		`dayfly_instance_failure_ratio 0.25`, `dayfly_environments{phase="serving"} 1`, `dayfly_environment_uptime_seconds{environment="shop-dev"} 600`,
 		`dayfly_environment_healthy_ratio{environment="shop-dev"} 0.75`, `dayfly_lease_remaining_seconds{environment="shop-dev"} 7200`,
 		`dayfly_image_late{environment="shop-dev"} 1`, `dayfly_image_current_ratio{environment="shop-dev"} 0.6666666666666666`, `dayfly_image_oldest_age_seconds{environment="shop-dev"} 172800`,
+		`dayfly_records{kind="instance"} 5`, `dayfly_records{kind="release"} 0`, `dayfly_records_forgotten_total{kind="run"} 1`,
 		`dayfly_loop_queue{loop="bake"} 3`, `dayfly_limiter_waited_seconds_total{operation="ec2:RunInstances"} 90`,
 		`dayfly_cloud_requests_total{operation="ec2:RunInstances",outcome="throttled"} 1`, `dayfly_instances_failed_to_start_total 1`,
 		`dayfly_http_requests_total{method="GET",route="/v1/status",status="200"} 1`, `dayfly_store_writes_total{outcome="ok"} 1`, `dayfly_http_requests_total{method="other",route="none",status="405"} 1`,

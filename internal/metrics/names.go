@@ -60,6 +60,8 @@ var Names = []Metric{
 	{Name: "dayfly_limiter_given_up_total", Type: Counter + " (of the limiter)", Labels: []string{"operation"}, Help: "Requests that failed because their turn would have come too late."},
 	{Name: "dayfly_store_writes_total", Type: Counter, Labels: []string{"outcome"}, Help: "Batches written to the database: ok, or the kind of the failure."},
 	{Name: "dayfly_store_write_seconds", Type: Histogram, Buckets: short, Help: "What a batch takes, until it is durable."},
+	{Name: "dayfly_records", Type: Gauge, Labels: []string{"kind"}, Help: "Records in the database: of what lives, and of what is over and kept for a time (--keep)."},
+	{Name: "dayfly_records_forgotten_total", Type: Counter, Labels: []string{"kind"}, Help: "Records that were removed by this server because what they are of is over for longer than --keep, and intents with them."},
 	{Name: "dayfly_http_requests_total", Type: Counter, Labels: []string{"method", "route", "status"}, Help: "Requests to the API."},
 	{Name: "dayfly_http_request_seconds", Type: Histogram, Labels: []string{"route"}, Buckets: short, Help: "What a request takes; watches are as long as they are followed."},
 }

@@ -16,6 +16,7 @@ import (
 	"github.com/dayfly-infra/dayfly/internal/image"
 	"github.com/dayfly-infra/dayfly/internal/instance"
 	"github.com/dayfly-infra/dayfly/internal/pipeline"
+	"github.com/dayfly-infra/dayfly/internal/release"
 	"github.com/dayfly-infra/dayfly/internal/store"
 )
 
@@ -115,11 +116,18 @@ func (c *collector) read(ctx context.Context, now time.Time) []prometheus.Metric
 	instances, err7 := store.List[instance.Instance](ctx, st, instance.Kind, "")
 	fleets, err8 := store.List[instance.Fleet](ctx, st, instance.FleetKind, "")
 	runs, err9 := store.List[pipeline.Run](ctx, st, pipeline.Kind, "")
-	if errors.Join(err1, err2, err3, err4, err5, err6, err7, err8, err9) != nil {
+	releases, err10 := st.List(ctx, release.Kind, "")
+	if errors.Join(err1, err2, err3, err4, err5, err6, err7, err8, err9, err10) != nil {
 		r.set("dayfly_up_to_date", 0)
 		return r.out
 	}
 	r.set("dayfly_up_to_date", 1)
+	for kind, n := range map[string]int{
+		bake.Kind: len(bakes), image.Kind: len(images), environment.Kind: len(envs), environment.GenerationKind: len(gens), environment.FoundationKind: len(foundations),
+		instance.Kind: len(instances), instance.FleetKind: len(fleets), pipeline.Kind: len(runs), release.Kind: len(releases),
+	} {
+		r.set("dayfly_records", float64(n), kind)
+	}
 	for _, b := range bakes {
 		r.blocked(bake.Kind, b.Blocker)
 	}

@@ -228,7 +228,7 @@ func (p *step) launch(s *Suite) {
 		name = fmt.Sprintf("%s-t%d", s.Name, s.Try)
 	}
 	s.Environment = p.r.Name + "-" + name
-	s.Results = "results/" + p.r.Name + "/" + name + "/"
+	s.Results = ResultsOf(p.r.Name) + name + "/"
 	if p.r.Foundation != "" {
 		s.Port = p.port()
 	}

@@ -6,6 +6,7 @@ package pipeline
 import (
 	"regexp"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/dayfly-infra/dayfly/internal/blocker"
@@ -66,7 +67,8 @@ type Run struct {
 	Deadline   time.Time `json:"deadline"` // lease
 	Cancel     bool      `json:"cancel,omitempty"`
 	CancelWhy  string    `json:"cancel_why,omitempty"`
-	Clean      *Clean    `json:"clean,omitempty"` // the proof that nothing of it is left
+	Clean      *Clean    `json:"clean,omitempty"`  // the proof that nothing of it is left
+	Emptied    time.Time `json:"emptied,omitzero"` // what its suites left in the bucket is forgotten since then
 
 	Blocker *blocker.Blocker `json:"blocker,omitempty"`
 	Error   string           `json:"error,omitempty"`
@@ -253,6 +255,30 @@ var environmentName = regexp.MustCompile(`^(.+-r[0-9]+)-.+$`)
 
 // RunName is the name of a blueprint's n-th run.
 func RunName(blueprint string, n int) string { return blueprint + "-r" + strconv.Itoa(n) }
+
+// Number is a run's among those of its blueprint.
+func (r Run) Number() int {
+	n, err := strconv.Atoi(strings.TrimPrefix(r.Name, r.Blueprint+"-r"))
+	if err != nil {
+		return 0
+	}
+	return n
+}
+
+// NextNumber is that of a blueprint's next run. Runs are forgotten, their numbers
+// are not used again: the last one stays.
+func NextNumber(blueprint string, there []Run) int {
+	n := 0
+	for _, r := range there {
+		if r.Blueprint == blueprint {
+			n = max(n, r.Number())
+		}
+	}
+	return n + 1
+}
+
+// ResultsOf is where the suites of a run leave what they leave.
+func ResultsOf(run string) string { return "results/" + run + "/" }
 
 // RunOf is the run that an environment of that name belongs to, "" for one that
 // belongs to none.

@@ -1,7 +1,10 @@
 // Package release is the immutable digest of the user's code as a noun.
 package release
 
-import "time"
+import (
+	"strings"
+	"time"
+)
 
 // Kind of the record; its name is <blueprint>/<first 16 hex digits of the digest>.
 const Kind = "release"
@@ -16,4 +19,14 @@ type Release struct {
 	Digest    string    `json:"digest"`   // sha256:…
 	Size      int64     `json:"size"`
 	Resolved  time.Time `json:"resolved"`
+	Used      time.Time `json:"used,omitzero"`   // when it was "the most recent" lately, to the day
+	Ending    time.Time `json:"ending,omitzero"` // it is being forgotten; nobody takes it any more
+}
+
+// Touch is how often Used is written.
+const Touch = 24 * time.Hour
+
+// Folder is the prefix of its mirror's key in the bucket.
+func Folder(r Release) string {
+	return "releases/" + r.Blueprint + "/" + strings.TrimPrefix(r.Digest, "sha256:") + "/"
 }

@@ -94,8 +94,9 @@ func (r *Resolver) Resolve(ctx context.Context, object string, b *blueprint.Blue
 	}
 	defer done()
 	if a.Digest != "" {
-		if name := recordName(b.Name, a.Digest); r.known(ctx, name) {
-			return name, nil
+		name := recordName(b.Name, a.Digest)
+		if known, err := r.known(ctx, name); known || err != nil {
+			return name, err
 		}
 	}
 	f, size, digest, err := r.fetch(ctx, bx, a)
@@ -107,10 +108,11 @@ func (r *Resolver) Resolve(ctx context.Context, object string, b *blueprint.Blue
 		os.Remove(f.Name())
 	}()
 	name := recordName(b.Name, digest)
-	if r.known(ctx, name) { // a box that does not tell digests, or the same bytes under another name
-		return name, nil
+	// A box that does not tell digests, or the same bytes under another name.
+	if known, err := r.known(ctx, name); known || err != nil {
+		return name, err
 	}
-	key := path.Join("releases", b.Name, digest[len("sha256:"):], a.Name)
+	key := release.Folder(release.Release{Blueprint: b.Name, Digest: digest}) + path.Clean(a.Name)
 	record := release.Kind + "/" + name
 	if err := r.Cloud.PutObject(ctx, cloud.Intent{ID: fmt.Sprintf("%s/mirror/%.8x", record, sha256.Sum256([]byte(key))), Object: record}, key, f, size); err != nil {
 		return "", err
@@ -146,9 +148,31 @@ func recordName(blueprint, digest string) string {
 	return blueprint + "/" + digest[len("sha256:"):len("sha256:")+16]
 }
 
-func (r *Resolver) known(ctx context.Context, name string) bool {
-	_, err := r.Store.Get(ctx, release.Kind, name)
-	return err == nil
+// known tells whether a release is there, and that somebody takes it now. Both
+// are one write where it was not taken for a day: it may be old enough to be
+// forgotten, and then one of the two comes first.
+func (r *Resolver) known(ctx context.Context, name string) (bool, error) {
+	for range 20 {
+		l, version, err := store.Get[release.Release](ctx, r.Store, release.Kind, name)
+		if errors.Is(err, store.ErrNotFound) {
+			return false, nil
+		}
+		if err != nil {
+			return false, err
+		}
+		if !l.Ending.IsZero() {
+			return false, &fault.Error{Kind: fault.Unavailable, Op: "resolve the release", Object: name, Message: "nothing has named it for a long time, and it is being forgotten at this moment", Hint: "try again in a moment: it is mirrored anew then"}
+		}
+		now := r.Clock.Now()
+		if now.Sub(l.Resolved) < release.Touch || now.Sub(l.Used) < release.Touch {
+			return true, nil
+		}
+		l.Used = now
+		if err = r.Store.Apply(ctx, r.Epoch(ctx), store.Put(release.Kind, name, version, l)); !errors.Is(err, store.ErrConflict) {
+			return err == nil, err
+		}
+	}
+	return false, &fault.Error{Kind: fault.Conflict, Op: "resolve the release", Object: name, Message: "others change it all the time"}
 }
 
 // fetch downloads an artifact and proves that it is what the box said.

@@ -11,6 +11,8 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/dayfly-infra/dayfly/internal/blueprint"
 	"github.com/dayfly-infra/dayfly/internal/box"
@@ -149,4 +151,48 @@ func TestTurnEnds(t *testing.T) {
 		t.Fatal(err)
 	}
 	done()
+}
+
+// Who takes a release that was not taken for a day says so in its record; one
+// that is being forgotten is not taken.
+func TestTaken(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r, _ := resolver(t, &shelf{name: "a.tar", body: "good", digest: sum("good")})
+		resolve := func() (string, error) { return r.Resolve(t.Context(), "x/1", shop) }
+		name, err := resolve()
+		if err != nil {
+			t.Fatal(err)
+		}
+		read := func() (release.Release, int64) {
+			t.Helper()
+			l, version, err := store.Get[release.Release](t.Context(), r.Store, release.Kind, name)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return l, version
+		}
+		if _, err := resolve(); err != nil {
+			t.Fatal(err)
+		}
+		if l, version := read(); !l.Used.IsZero() || version != 1 {
+			t.Errorf("within a day it was written: %+v", l)
+		}
+		time.Sleep(25 * time.Hour)
+		for range 3 {
+			if _, err := resolve(); err != nil {
+				t.Fatal(err)
+			}
+		}
+		l, version := read()
+		if !l.Used.Equal(time.Now()) || version != 2 {
+			t.Errorf("version %d: %+v", version, l)
+		}
+		l.Ending = time.Now()
+		if err := r.Store.Apply(t.Context(), store.NoEpoch, store.Put(release.Kind, name, version, l)); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := resolve(); fault.KindOf(err) != fault.Unavailable {
+			t.Errorf("it was taken: %v", err)
+		}
+	})
 }

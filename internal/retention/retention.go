@@ -8,6 +8,8 @@ import (
 	"cmp"
 	"slices"
 	"time"
+
+	"github.com/dayfly-infra/dayfly/internal/fault"
 )
 
 // Policy is what is kept of what is over.
@@ -25,6 +27,18 @@ const Least = 7 * 24 * time.Hour
 // Usual is what is kept where nobody says otherwise.
 var Usual = Policy{Keep: 90 * 24 * time.Hour, Last: 3}
 
+// Keeping is the policy that keeps so long; 0 is as usual.
+func Keeping(keep time.Duration) (Policy, error) {
+	p := Usual
+	if keep != 0 {
+		p.Keep = keep
+	}
+	if p.Keep < Least {
+		return p, &fault.Error{Kind: fault.Invalid, Object: "--keep " + keep.String(), Message: "what is over is kept for a week at least: people look for it, and instances may be kept so long", Hint: "--keep 90d is the default"}
+	}
+	return p, nil
+}
+
 // Record is what is known of one.
 type Record struct {
 	Key   string    // kind/name
@@ -39,8 +53,8 @@ type Record struct {
 	// Names are records that it may need: as long as it lives or is kept for its
 	// own sake. What is kept because reports count it needs nothing.
 	Names []string
-	// Family is that of which the last stay, as long as its head does, a record;
-	// a family without a head has no end.
+	// Family is that of which the last stay as its head does, a record: numbers go
+	// on from the highest. A family without a head has no end.
 	Family, Head string
 	Number       int64 // in the family; higher is later
 }
@@ -72,14 +86,14 @@ func Judge(rs []Record, p Policy, now time.Time) map[string]Fate {
 		j.families[f] = list[:min(len(list), p.Last)]
 		heads[list[0].Head] = append(heads[list[0].Head], f)
 	}
-	j.last = func(head string) {
+	j.last = func(head string, as Fate) {
 		for _, f := range heads[head] {
 			for _, r := range j.families[f] {
-				j.stay(r.Key, Whole)
+				j.stay(r.Key, as)
 			}
 		}
 	}
-	j.last("")
+	j.last("", Whole)
 	for i := range rs {
 		switch r, age := &rs[i], now.Sub(rs[i].Ended); {
 		case r.Ended.IsZero() || r.Held != "" || age < p.Keep:
@@ -93,7 +107,7 @@ func Judge(rs []Record, p Policy, now time.Time) map[string]Fate {
 		j.todo = j.todo[:len(j.todo)-1]
 		r := j.by[key]
 		j.stay(r.Of, Figures)
-		j.last(key)
+		j.last(key, j.fate[key])
 		if j.fate[key] == Whole {
 			for _, n := range r.Names {
 				j.stay(n, Whole)
@@ -109,7 +123,7 @@ type judge struct {
 	fate     map[string]Fate
 	by       map[string]*Record
 	families map[string][]*Record
-	last     func(head string)
+	last     func(head string, as Fate)
 	todo     []string
 }
 

@@ -39,6 +39,11 @@ func TestJudge(t *testing.T) {
 			{Key: "r8", Ended: ago(900)}, {Key: "r9", Ended: ago(900)}}, "e e/10 e/9 r9"},
 		"all of one that is gone go": {[]Record{{Key: "e", Ended: ago(900)},
 			{Key: "e/1", Number: 1, Family: "e", Head: "e", Of: "e", Ended: ago(900)}, {Key: "e/2", Number: 2, Family: "e", Head: "e", Of: "e", Ended: ago(900)}}, ""},
+		"of one that reports count the last need nothing": {[]Record{{Key: "e", Ended: ago(100), Counted: true},
+			{Key: "e/1", Number: 1, Family: "e", Head: "e", Of: "e", Ended: ago(100), Counted: true, Names: []string{"r"}}, {Key: "r", Ended: ago(100)}}, "~e ~e/1"},
+		"the highest number stays as long as the record that counts on from it": {[]Record{{Key: "e", Ended: ago(350), Counted: true},
+			{Key: "e/4", Number: 4, Family: "e", Head: "e", Of: "e", Ended: ago(900)}, {Key: "e/5", Number: 5, Family: "e", Head: "e", Of: "e", Ended: ago(900), Names: []string{"r"}},
+			{Key: "e/3", Number: 3, Family: "e", Head: "e", Of: "e", Ended: ago(900)}, {Key: "r", Ended: ago(900)}}, "~e ~e/4 ~e/5"},
 		"a family without a head has no end": {[]Record{{Key: "r1", Family: "shop", Number: 1, Ended: ago(900)}, {Key: "r2", Family: "shop", Number: 2, Ended: ago(900)}, {Key: "r3", Family: "shop", Number: 3, Ended: ago(900)}}, "r2 r3"},
 	} {
 		for range 5 {
@@ -134,7 +139,7 @@ func check(t *testing.T, seed uint64, rs []Record) {
 	for f, list := range ranks {
 		kept := 0
 		for _, r := range list {
-			if fate[r.Key] == Whole {
+			if as := fate[r.Head]; fate[r.Key] == Whole || r.Head != "" && fate[r.Key] >= as {
 				kept++
 			}
 		}

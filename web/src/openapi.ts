@@ -2313,6 +2313,8 @@ export interface components {
             /** Format: date-time */
             deadline: string;
             /** Format: date-time */
+            emptied?: string;
+            /** Format: date-time */
             ended?: string;
             error?: string;
             files: string;
@@ -2480,6 +2482,8 @@ export interface components {
             artifact: string;
             blueprint: string;
             digest: string;
+            /** Format: date-time */
+            ending?: string;
             mirror: string;
             name: string;
             /** Format: date-time */
@@ -2487,6 +2491,8 @@ export interface components {
             /** Format: int64 */
             size: number;
             url: string;
+            /** Format: date-time */
+            used?: string;
         };
         ReleaseInstance: {
             /** @description environment/generation/instance, or the instance's id */
