@@ -53,6 +53,9 @@ type Estate struct {
 	// Wanted is the image of the generation that an environment wants, and From
 	// that of the one that it could go back to by a switch.
 	Wanted, From map[string]string
+	// Launched are the environments whose wanted generation has all of its
+	// instances: what it still waits for launches nothing.
+	Launched map[string]bool
 	// Begun is since when an environment makes the generation that it wants.
 	Begun map[string]time.Time
 	// Usual is how long a generation of an environment takes from its record

@@ -251,7 +251,7 @@ func (p *planner) spend(all []*Status) {
 	var due []*Status
 	for _, s := range all {
 		switch {
-		case s.State == Moving:
+		case s.State == Moving && !p.Launched[s.Environment]:
 			used += s.Size
 		case s.Step == Take:
 			due = append(due, s)

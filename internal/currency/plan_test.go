@@ -110,6 +110,10 @@ func TestPlan(t *testing.T) {
 		{"the budget", func(o *Estate, dev, prod *environment.Environment) {
 			prod.Follow.After, o.Budget = nil, 60
 		}, "due take b " + at(2*time.Minute), "waiting b image-budget " + at(6*time.Minute)},
+		{"the budget, and who waits with all of its instances there", func(o *Estate, dev, prod *environment.Environment) {
+			prod.Follow.After, o.Budget = nil, 60
+			dev.Want, o.Wanted["dev"], o.Begun["dev"], o.Launched = 4, "b", now.Add(-time.Hour), map[string]bool{"dev": true}
+		}, "moving b " + at(0), "due take b " + at(3*time.Minute)},
 		{"larger than the budget", func(o *Estate, dev, prod *environment.Environment) {
 			prod.Phase, o.Budget = environment.Gone, 10
 		}, "due take b " + at(2*time.Minute), ""},

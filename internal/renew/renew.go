@@ -172,7 +172,7 @@ func (l *Loop) do(ctx context.Context, s currency.Status) error {
 func Look(ctx context.Context, s store.Store, now time.Time, budget int) (currency.Estate, error) {
 	o := currency.Estate{
 		Now: now, Budget: budget, Channels: map[string]image.Channel{}, Images: map[string]image.Image{}, Freezes: map[string]currency.Freeze{},
-		Wanted: map[string]string{}, From: map[string]string{}, Begun: map[string]time.Time{}, Usual: map[string]time.Duration{},
+		Wanted: map[string]string{}, From: map[string]string{}, Launched: map[string]bool{}, Begun: map[string]time.Time{}, Usual: map[string]time.Duration{},
 	}
 	var err error
 	if o.Environments, err = store.List[environment.Environment](ctx, s, environment.Kind, ""); err != nil {
@@ -199,6 +199,7 @@ func Look(ctx context.Context, s store.Store, now time.Time, budget int) (curren
 		for _, g := range of[e.Name] {
 			if g.Number == e.Want {
 				o.Wanted[e.Name], o.Begun[e.Name] = g.Image, g.Created
+				o.Launched[e.Name] = !g.Ready.IsZero() && g.Size == g.Whole() && e.Next == nil
 			}
 			if e.Shift != nil && g.Number == e.Shift.From && g.Phase == environment.Serving {
 				o.From[e.Name] = g.Image
