@@ -82,6 +82,9 @@ func settings() (p plan, err error) {
 		return p, err
 	}
 	seed, err := number("SOAK_SEED", 1, 0, 1<<52)
+	if err != nil {
+		return p, err
+	}
 	launches, err := number("SOAK_LAUNCHES", 0, 0, 1e6)
 	if err != nil {
 		return p, err
