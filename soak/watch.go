@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/dayfly-infra/dayfly/internal/cloud"
+	"github.com/dayfly-infra/dayfly/internal/fault"
 )
 
 // every is how often the fleet is looked at.
@@ -54,8 +55,11 @@ func (w *world) healthy(ctx context.Context) (ids []string, want int, err error)
 		}
 		want += g.Desired
 		good, err := w.targets(ctx, g)
-		if err != nil {
+		if fault.KindOf(err) == fault.NotFound {
 			continue // it is being deleted
+		}
+		if err != nil {
+			return nil, 0, err
 		}
 		for _, m := range g.Members {
 			if m.Lifecycle == "InService" && m.Healthy && good[m.Instance] {

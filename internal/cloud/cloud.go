@@ -191,6 +191,7 @@ What *Driver has (the implementation is in the files beside this one):
 	           Activities(ctx, group string) ([]Activity, error)
 	           DeleteGroup(ctx, Intent, name string) error             // force, for scale-in protected ones
 	Traffic:   Targets(ctx, targetGroup string) ([]Target, error)
+	           DrainDelay(ctx, targetGroup string) (time.Duration, error) // how long a target that is left may end its requests
 	           SetListener(ctx, Intent, listener string, weights []Weight) error // default action: weighted forward
 	           ListenerWeights(ctx, listener string) ([]Weight, error)
 	           Figures(ctx, listener string, groups []string, from, to time.Time) ([]Figures, error) // what the balancer counted, by FiguresPeriod()

@@ -4,6 +4,8 @@ import (
 	"cmp"
 	"context"
 	"slices"
+	"strconv"
+	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	elb "github.com/aws/aws-sdk-go-v2/service/elasticloadbalancingv2"
@@ -33,6 +35,28 @@ func (d *Driver) Targets(ctx context.Context, targetGroup string) ([]Target, err
 		all = append(all, one)
 	}
 	return all, nil
+}
+
+// DrainDelay is how long a target that is taken out of a target group may end
+// its requests.
+func (d *Driver) DrainDelay(ctx context.Context, targetGroup string) (time.Duration, error) {
+	const op = "elasticloadbalancing:DescribeTargetGroupAttributes"
+	ctx, cancel := limit(ctx)
+	defer cancel()
+	out, err := d.elb.DescribeTargetGroupAttributes(ctx, &elb.DescribeTargetGroupAttributesInput{TargetGroupArn: &targetGroup})
+	if err != nil {
+		return 0, translate(op, targetGroup, err)
+	}
+	for _, a := range out.Attributes {
+		if aws.ToString(a.Key) == "deregistration_delay.timeout_seconds" {
+			n, err := strconv.Atoi(aws.ToString(a.Value))
+			if err != nil {
+				return 0, translate(op, targetGroup, err)
+			}
+			return time.Duration(n) * time.Second, nil
+		}
+	}
+	return 0, nil
 }
 
 // idle is what a listener answers while no target group is behind it.

@@ -14,6 +14,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/aws/aws-sdk-go-v2/credentials"
 
@@ -112,6 +113,13 @@ func (s *elbService) DescribeTargetHealth(context.Context, *elb.DescribeTargetHe
 	return &elb.DescribeTargetHealthOutput{TargetHealthDescriptions: []*elb.TargetHealthDescription{
 		{Target: &elb.TargetDescription{Id: "i-1", Port: new(int64(8080))}, TargetHealth: &elb.TargetHealth{State: "unhealthy", Reason: "Target.Timeout", Description: "Request timed out"}},
 	}}, nil
+}
+
+func (s *elbService) DescribeTargetGroupAttributes(_ context.Context, in *elb.DescribeTargetGroupAttributesInput) (*elb.DescribeTargetGroupAttributesOutput, error) {
+	if in.TargetGroupArn != "arn:aws:tg" {
+		return nil, wire.Errorf("TargetGroupNotFound", "One or more target groups not found")
+	}
+	return &elb.DescribeTargetGroupAttributesOutput{Attributes: []*elb.TargetGroupAttribute{{Key: "stickiness.enabled", Value: "false"}, {Key: "deregistration_delay.timeout_seconds", Value: "300"}}}, nil
 }
 
 func (s *elbService) DescribeListeners(_ context.Context, in *elb.DescribeListenersInput) (*elb.DescribeListenersOutput, error) {
@@ -357,6 +365,10 @@ func TestGroups(t *testing.T) {
 func TestTraffic(t *testing.T) {
 	d, s := region(t)
 	ctx := t.Context()
+	equal(t, must[time.Duration](t)(d.DrainDelay(ctx, "arn:aws:tg")), 5*time.Minute)
+	if _, err := d.DrainDelay(ctx, "another"); fault.KindOf(err) != fault.NotFound {
+		t.Error(err)
+	}
 	equal(t, must[[]cloud.Target](t)(d.Targets(ctx, "tg")), []cloud.Target{{Instance: "i-1", Port: 8080, State: "unhealthy", Reason: "Request timed out"}})
 	equal(t, len(must[[]cloud.Weight](t)(d.ListenerWeights(ctx, "arn:aws:listener"))), 0)
 	weights := []cloud.Weight{{TargetGroup: "blue", Weight: 0}, {TargetGroup: "green", Weight: 100}}

@@ -54,6 +54,7 @@ type Environment struct {
 	Foundation string            `json:"foundation,omitempty"` // foundation record; "" = the fleet's stack holds everything
 	Port       int               `json:"port,omitempty"`       // listener of its own on a shared foundation's balancer; 0 = the foundation's listener
 	Listener   string            `json:"listener,omitempty"`   // ARN of the listener that it serves from
+	Switched   time.Time         `json:"switched,omitzero"`    // all traffic has been where it is since then
 	Moves      int               `json:"moves,omitempty"`      // how often its traffic was set: the same wish may come again
 	Parameters map[string]string `json:"parameters,omitempty"`
 	Created    time.Time         `json:"created"`
@@ -132,8 +133,9 @@ type Generation struct {
 	Created     time.Time `json:"created"`
 	Asked       time.Time `json:"asked,omitzero"` // by somebody, or by a run; zero = by Dayfly itself
 	Ready       time.Time `json:"ready,omitzero"`
-	Deadline    time.Time `json:"deadline"` // to be ready
-	Expires     time.Time `json:"expires"`  // lease of the environment at its birth, for the tag
+	Deadline    time.Time `json:"deadline"`      // to be ready
+	Expires     time.Time `json:"expires"`       // lease of the environment at its birth, for the tag
+	Left        time.Time `json:"left,omitzero"` // it served, and no request came any more since then: those on their way may end
 
 	Parameters   map[string]string `json:"parameters,omitempty"`
 	Address      string            `json:"address,omitempty"`       // output of a fleet without foundation

@@ -183,8 +183,10 @@ func (l *Environments) act(ctx context.Context, e environment.Environment, o env
 		return l.pause(o, d), l.update(ctx, e.Name, func(e *environment.Environment) { l.wait(e, o, d) })
 	case environment.Begin, environment.Step, environment.Resize, environment.Route, environment.Switch, environment.Settle, environment.Revert, environment.Return, environment.Stay:
 		return l.move(ctx, e, o, listener, d)
-	case environment.Supersede, environment.Retire:
-		return soon, l.end(ctx, e.Name, d.Number)
+	case environment.Supersede:
+		return soon, l.end(ctx, e.Name, d.Number, e.Switched)
+	case environment.Retire:
+		return soon, l.end(ctx, e.Name, d.Number, time.Time{})
 	case environment.GiveUp:
 		ws, changed := map[string]int{}, false
 		failed := generation(o, d.Number)
@@ -367,8 +369,12 @@ func (l *Environments) finish(ctx context.Context, e environment.Environment, o 
 }
 
 // end starts a generation's end.
-func (l *Environments) end(ctx context.Context, env string, n int) error {
+// end has a generation terminated; left is since when it has no traffic.
+func (l *Environments) end(ctx context.Context, env string, n int, left time.Time) error {
 	return reconcile.Update(ctx, l.Store, environment.GenerationKind, environment.GenerationName(env, n), func(g *environment.Generation) error {
+		if g.Phase == environment.Serving {
+			g.Left = left
+		}
 		if g.Phase != environment.Gone {
 			g.Phase, g.Blocker = environment.Terminating, nil
 		}

@@ -458,7 +458,42 @@ func handoffPrefix(g environment.Generation) string {
 	return path.Dir(handoff.ReportKey(g.Environment, strconv.Itoa(g.Number), "i")) + "/"
 }
 
+// drain waits until the requests that were on their way to a generation when its
+// traffic left have ended, as long as its target groups say. An environment that
+// is destroyed waits for nobody.
+func (l *Generations) drain(ctx context.Context, name string, g environment.Generation) (time.Duration, error) {
+	if g.Left.IsZero() {
+		return 0, nil
+	}
+	e, _, err := store.Get[environment.Environment](ctx, l.Store, environment.Kind, g.Environment)
+	if errors.Is(err, store.ErrNotFound) || err == nil && e.Destroy {
+		return 0, nil
+	}
+	if err != nil {
+		return 0, err
+	}
+	var delay time.Duration
+	for _, tg := range g.TargetGroups {
+		d, err := l.Cloud.DrainDelay(ctx, tg)
+		if err != nil && fault.KindOf(err) != fault.NotFound {
+			return 0, err
+		}
+		delay = max(delay, d)
+	}
+	end := g.Left.Add(delay)
+	wait := end.Sub(l.Clock.Now())
+	if wait <= 0 {
+		return 0, nil
+	}
+	return wait, l.update(ctx, name, func(g *environment.Generation) {
+		l.block(g, "generation-draining", "generation/"+name, "requests that were on their way when its traffic left may end until "+end.UTC().Format("15:04:05")+" UTC, as its target group says")
+	})
+}
+
 func (l *Generations) terminate(ctx context.Context, name string, g environment.Generation, object string) (time.Duration, error) {
+	if wait, err := l.drain(ctx, name, g); wait > 0 || err != nil {
+		return min(wait, time.Second), err
+	}
 	// CloudFormation waits for ever for instances that are protected from
 	// scale-in, so the groups go first, with force. A stack that was cut off
 	// before its groups were noted down says itself what they are.

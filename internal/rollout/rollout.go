@@ -37,6 +37,7 @@ type Cloud interface {
 	SendCommand(ctx context.Context, in cloud.Intent, c cloud.Command) (string, error)
 	CommandResult(ctx context.Context, instance, id string) (cloud.CommandResult, error)
 	Targets(ctx context.Context, targetGroup string) ([]cloud.Target, error)
+	DrainDelay(ctx context.Context, targetGroup string) (time.Duration, error)
 	SetListener(ctx context.Context, in cloud.Intent, listener string, weights []cloud.Weight) error
 	ListenerWeights(ctx context.Context, listener string) ([]cloud.Weight, error)
 	Figures(ctx context.Context, listener string, targetGroups []string, from, to time.Time) ([]cloud.Figures, error)

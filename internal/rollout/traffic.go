@@ -76,7 +76,7 @@ func (l *Environments) move(ctx context.Context, e environment.Environment, o en
 		return soon, shift(func(v *environment.Environment, s *environment.Shift) {
 			v.Serving, v.Size, v.Image, v.Release, v.Files = g.Number, g.Whole(), g.Image, g.Release, g.Files
 			v.Phase, v.Blocker, v.Error, v.Address = environment.Serving, nil, "", l.address(*v, o, g)
-			s.Soak = now.Add(v.Strategy.Soak)
+			s.Soak, v.Switched = now.Add(v.Strategy.Soak), now
 			if !g.Asked.IsZero() && !g.Asked.Equal(v.Follow.From) {
 				s.Said, v.Follow.From = v.Follow.From, g.Asked
 			}
@@ -120,7 +120,7 @@ func (l *Environments) comeBack(ctx context.Context, e environment.Environment, 
 	v.Error = fmt.Sprintf("generation %d was left for generation %d%s", v.Want, g.Number, by(v.Back))
 	said := v.Shift.Said
 	v.Shift = &environment.Shift{From: v.Want, To: g.Number, Back: true, Since: now, Soak: now.Add(drain)}
-	v.Back, v.Blocker = nil, nil
+	v.Back, v.Blocker, v.Switched = nil, nil, now
 	if left := generation(o, v.Want); left.BlamesImage(g.Image, g.Release, v.LastBack.Person()) {
 		v.Refuse(left.Image, v.Error, now)
 	} else if left.Image != g.Image && left.Asked.Equal(v.Follow.From) {

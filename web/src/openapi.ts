@@ -1473,6 +1473,8 @@ export interface components {
             standing?: boolean;
             strategy?: components["schemas"]["EnvironmentStrategy"];
             suite?: string;
+            /** Format: date-time */
+            switched?: string;
             touched?: string;
             /** Format: int64 */
             want: number;
@@ -1562,6 +1564,8 @@ export interface components {
             image: string;
             /** Format: int64 */
             launched: number;
+            /** Format: date-time */
+            left?: string;
             /** Format: int64 */
             lost: number;
             /** Format: int64 */

@@ -38,6 +38,8 @@ type Cloud struct {
 	Silent bool
 	// Rate is how many requests in a second come to each listener.
 	Rate float64
+	// Drain is the deregistration delay of all target groups.
+	Drain time.Duration
 	// Launches bounds how many instances are launched; nil = nothing does.
 	Launches *Bucket
 	// Fail may refuse a call, such as "ec2:CreateImage", before it has an effect.

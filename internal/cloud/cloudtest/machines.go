@@ -148,6 +148,12 @@ func (d *Driver) DeleteGroup(ctx context.Context, in cloud.Intent, name string) 
 	return err
 }
 
+// DrainDelay implements the driver's.
+func (d *Driver) DrainDelay(context.Context, string) (time.Duration, error) {
+	defer d.c.lock()()
+	return d.c.Drain, nil
+}
+
 // Targets implements the driver's: a target is checked only while a listener
 // has its group.
 func (d *Driver) Targets(_ context.Context, tg string) ([]cloud.Target, error) {
