@@ -31,6 +31,9 @@ func (l *Loop) step(ctx context.Context, r pipeline.Run, version int64, m *memor
 	}
 	if next.Phase == pipeline.Done {
 		l.forget(r.Name)
+		if next.Commanded() {
+			return reconcile.Done, nil // they go with its record
+		}
 		return reconcile.Done, l.Cloud.PruneIntents(ctx, pipeline.Kind+"/"+r.Name)
 	}
 	errs := []error{}

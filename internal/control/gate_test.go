@@ -112,6 +112,11 @@ func TestCommandGate(t *testing.T) {
 				if got := *s.Gate.Command; asked != c.asked || len(on) != c.asked || !on[got.Instance] || got.Environment != "shop-short" || got.Try != c.asked || (c.passed && (*got.Exit != 0 || got.Output != "all is well")) {
 					t.Errorf("asked %d times: %+v", asked, got)
 				}
+				// Who looks at what the instance was sent finds that it was no stranger.
+				sent, err := w.store.List(t.Context(), cloud.IntentKind, "run/"+name+"/gate/ready/")
+				if err != nil || len(sent) != c.asked {
+					t.Errorf("%d intents of its command are left, %v", len(sent), err)
+				}
 				if _, err := w.api.Destroy(t.Context(), "shop-short"); err != nil {
 					t.Fatal(err)
 				}

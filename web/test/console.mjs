@@ -3,7 +3,7 @@
 //   node console.mjs URL OUT < {"link": "LINK", "viewer": "TOKEN", "environment": "shop-dev"}
 import { readFileSync, mkdirSync, writeFileSync } from "node:fs";
 import assert from "node:assert/strict";
-import { accessible, records, say, signIn, start } from "./browser.mjs";
+import { accessible, records, say, signIn, start, until } from "./browser.mjs";
 
 const [base, out] = process.argv.slice(2);
 const given = JSON.parse(readFileSync(0, "utf8"));
@@ -75,7 +75,8 @@ try {
 
   // Every page, in light and dark and narrow.
   const environment = await generation(page);
-  const instance = (await records(page, `/v1/instances?prefix=${given.environment}/&limit=500`)).items.find((i) => i.state === "serving");
+  // Instances' records follow what the balancer says, a moment after the traffic.
+  const instance = await until(page, "an instance serves", async () => (await records(page, `/v1/instances?prefix=${given.environment}/&limit=500`)).items.find((i) => i.state === "serving"));
   const pages = {
     environments: "/", environment: `/environments/${given.environment}`, runs: "/runs", images: "/images", image: `/images/${environment.image}`,
     instance: `/instances/${instance.environment}/${instance.generation}/${instance.id}`, events: "/events", report: "/report", missing: "/runs/nothing",
