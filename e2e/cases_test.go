@@ -41,6 +41,8 @@ func (w *world) clients(t *testing.T) {
 	if _, err := os.Stat(aws); err != nil {
 		t.Skip("Debian's awscli is not installed")
 	}
+	// What served before ends its requests first.
+	w.until(t, time.Minute, w.alone(t))
 	call := func(v any, args ...string) {
 		t.Helper()
 		// Its own Python, whatever else is in PATH.
